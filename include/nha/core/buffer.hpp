@@ -1,0 +1,100 @@
+// SPDX-License-Identifier: MIT
+// Buffer: memory of our own, 64-byte aligned and zeroed, from a memory resource the user may
+// choose.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+
+#include <cstddef>
+#include <cstring>
+#include <memory_resource>
+#include <type_traits>
+#include <utility>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// Alignment of every allocation and section: a cache line, and the widest vector in use.
+inline constexpr std::size_t kAlignment = 64;
+
+/// Rows of our own memory are padded to a multiple of this many numbers, so that kernels need no
+/// tails. A literal: layouts must not depend on compiler flags.
+inline constexpr Index kRowPadding = 16;
+
+/// `count` rounded up to a multiple of kRowPadding.
+NHA_INLINE constexpr Index padded(Index count) noexcept {
+  return (count + kRowPadding - 1) / kRowPadding * kRowPadding;
+}
+
+/// Owns `size()` bytes, aligned to kAlignment and zero at first. Copies deeply.
+class Buffer {
+ public:
+  Buffer() noexcept = default;
+  explicit Buffer(std::size_t bytes,
+                  std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : memory_(memory), size_(bytes) {
+    if (bytes == 0) return;
+    data_ = static_cast<std::byte*>(memory->allocate(bytes, kAlignment));
+    std::memset(data_, 0, bytes);
+  }
+  Buffer(const Buffer& other) : Buffer(other.size_, other.memory_) {
+    if (size_ != 0) std::memcpy(data_, other.data_, size_);
+  }
+  Buffer(Buffer&& other) noexcept
+      : memory_(other.memory_),
+        data_(std::exchange(other.data_, nullptr)),
+        size_(std::exchange(other.size_, 0)) {}
+  /// Between buffers of one size copies without allocating.
+  Buffer& operator=(const Buffer& other) {
+    if (size_ == other.size_) {
+      if (size_ != 0 && this != &other) std::memcpy(data_, other.data_, size_);
+    } else {
+      *this = Buffer(other);
+    }
+    return *this;
+  }
+  Buffer& operator=(Buffer&& other) noexcept {
+    std::swap(memory_, other.memory_);
+    std::swap(data_, other.data_);
+    std::swap(size_, other.size_);
+    return *this;
+  }
+  ~Buffer() {
+    if (data_ != nullptr) memory_->deallocate(data_, size_, kAlignment);
+  }
+
+  std::byte* data() noexcept { return data_; }
+  const std::byte* data() const noexcept { return data_; }
+  std::size_t size() const noexcept { return size_; }
+  std::pmr::memory_resource* memory() const noexcept { return memory_; }
+
+ private:
+  std::pmr::memory_resource* memory_ = std::pmr::get_default_resource();
+  std::byte* data_ = nullptr;
+  std::size_t size_ = 0;
+};
+
+/// Hands out aligned sections of one block, in order. With a null block it only adds up, so the
+/// size a layout needs and the layout itself are the same code.
+class SectionCursor {
+ public:
+  explicit SectionCursor(std::byte* block) noexcept : block_(block) {}
+
+  template <class T>
+  T* take(Index count) noexcept {
+    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= kAlignment);
+    const std::size_t start = used_;
+    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
+    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
+    return block_ == nullptr ? nullptr : reinterpret_cast<T*>(block_ + start);
+  }
+
+  /// Bytes handed out so far.
+  std::size_t used() const noexcept { return used_; }
+
+ private:
+  std::byte* block_;
+  std::size_t used_ = 0;
+};
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,123 @@
+// SPDX-License-Identifier: MIT
+// What an attention layer is: its shape and its options, and the checks of both.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+
+#include <cmath>
+#include <optional>
+#include <vector>
+
+NHA_NAMESPACE_BEGIN
+
+/// How slots that hold nothing, or little, take part in the softmax.
+enum class EmptySlots {
+  /// As they are: an unwritten slot has key 0 and value 0, so logit 0. It draws weight away from
+  /// the
+  /// window, as an attention sink does. Published checkpoints were trained so.
+  participate,
+  /// No slot takes part until the first token has entered the slots. With a window that holds every
+  /// token this is causal softmax attention.
+  masked,
+  /// Slots count as weighted means: key and value are divided by the slot's mass (the decayed sum
+  /// of
+  /// its write strengths) and log(mass) is added to its logit. Slots of mass 0 take no part.
+  mass_corrected,
+};
+
+/// Options of the operator; every layer may have its own, the weights are the same.
+struct AttentionOptions {
+  /// W: how many of the newest tokens a query sees exactly, the current one included. 0 leaves the
+  /// slots alone (a linear RNN); any number of tokens or more is full attention.
+  Index window = 64;
+  /// After how many tokens a token enters the slots, 0 to window. Unset: window, so that slots and
+  /// window never hold the same token. 0: at once.
+  std::optional<Index> slot_delay = std::nullopt;
+  /// Factor of all logits. Unset: key_dim^-1/2.
+  std::optional<double> scale = std::nullopt;
+  EmptySlots empty_slots = EmptySlots::participate;
+  /// One window for each key/value head, in place of `window`; empty: all heads have `window`. An
+  /// unset slot_delay is then each head's own window.
+  std::vector<Index> head_windows = {};
+
+  friend bool operator==(const AttentionOptions&, const AttentionOptions&) = default;
+};
+
+/// Sizes of the state of an attention layer.
+struct AttentionShape {
+  /// Sequences, each with its own state and length.
+  Index batch = 1;
+  Index kv_heads = 1;
+  Index key_dim = 64;
+  Index value_dim = 64;
+  /// M: slots per key/value head; 0 for a sliding window alone.
+  Index slots = 64;
+
+  friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
+};
+
+NHA_NAMESPACE_END
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// The options of one key/value head, defaults filled in.
+struct HeadOptions {
+  Index window;
+  Index slot_delay;
+};
+
+/// Window and delay of key/value head `head`.
+inline HeadOptions head_options(const AttentionOptions& options, Index head) {
+  const Index window = options.head_windows.empty()
+                           ? options.window
+                           : options.head_windows[static_cast<std::size_t>(head)];
+  return {window, options.slot_delay.value_or(window)};
+}
+
+/// The factor of the logits for keys of the given dimension.
+inline double logit_scale(const AttentionOptions& options, Index key_dim) {
+  return options.scale ? *options.scale : 1.0 / std::sqrt(static_cast<double>(key_dim));
+}
+
+/// @throws ArgumentError naming the first size that is out of range.
+inline void validate(const AttentionShape& shape) {
+  // Larger sizes than this are mistakes, and their products would overflow.
+  constexpr Index most = Index{1} << 24;
+  const auto check = [&](const char* name, Index value, Index least) {
+    check_argument(value >= least && value <= most, name, " is ", value, "; expected ", least,
+                   " to ", most);
+  };
+  check("batch", shape.batch, 0);
+  check("kv_heads", shape.kv_heads, 1);
+  check("key_dim", shape.key_dim, 1);
+  check("value_dim", shape.value_dim, 1);
+  check("slots", shape.slots, 0);
+}
+
+/// @throws ArgumentError naming the first option that is out of range for `kv_heads` heads.
+inline void validate(const AttentionOptions& options, Index kv_heads) {
+  check_argument(options.head_windows.empty() ||
+                     options.head_windows.size() == static_cast<std::size_t>(kv_heads),
+                 "head_windows has ", options.head_windows.size(),
+                 " entries; expected one for each of ", kv_heads, " key/value heads, or none");
+  for (Index head = 0; head < kv_heads; ++head) {
+    const HeadOptions resolved = head_options(options, head);
+    const char* name = options.head_windows.empty() ? "window" : "head_windows";
+    check_argument(resolved.window >= 0, name, " is ", resolved.window, "; expected 0 or more");
+    check_argument(resolved.slot_delay >= 0 && resolved.slot_delay <= resolved.window,
+                   "slot_delay is ", resolved.slot_delay, "; expected 0 to the window, ",
+                   resolved.window);
+    if (options.head_windows.empty()) break;
+  }
+  check_argument(!options.scale || (std::isfinite(*options.scale) && *options.scale > 0),
+                 "scale is ", options.scale.value_or(0.0), "; expected a positive number");
+  check_argument(options.empty_slots == EmptySlots::participate ||
+                     options.empty_slots == EmptySlots::masked ||
+                     options.empty_slots == EmptySlots::mass_corrected,
+                 "empty_slots is ", static_cast<int>(options.empty_slots),
+                 "; expected participate, masked or mass_corrected");
+}
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,53 @@
+// SPDX-License-Identifier: MIT
+// Executor: how kernels ask for threads. Serial here; the pool, Eigen and OpenMP in their own
+// headers.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+
+#include <concepts>
+#include <memory>
+#include <type_traits>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// Refers to a callable `void(Index task, Index worker)` that does not throw. It owns nothing and
+/// is valid as long as the callable; an executor calls it for task 0 .. tasks-1.
+class TaskRef {
+ public:
+  template <class F>
+  requires(!std::same_as<std::remove_cvref_t<F>, TaskRef> && std::invocable<F&, Index, Index>)
+      TaskRef(F& callable)
+  noexcept  // NOLINT: a reference type converts implicitly
+      : object_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
+        call_([](void* object, Index task, Index worker) noexcept {
+          (*static_cast<F*>(object))(task, worker);
+        }) {}
+
+  void operator()(Index task, Index worker) const noexcept { call_(object_, task, worker); }
+
+ private:
+  void* object_;
+  void (*call_)(void*, Index, Index) noexcept;
+};
+
+/// Runs independent tasks. `workers()` is the largest number that run at once; the worker number
+/// handed to a task is in 0 .. workers()-1 and belongs to no other task running at that moment, so
+/// it may index scratch memory. `run` returns when every task has ended. Which worker runs a task
+/// may differ from run to run; results never depend on it.
+template <class E>
+concept Executor = requires(E& executor, Index tasks, TaskRef task) {
+  { executor.workers() } -> std::convertible_to<Index>;
+  executor.run(tasks, task);
+};
+
+/// Runs every task on the calling thread.
+struct Serial {
+  Index workers() const noexcept { return 1; }
+  void run(Index tasks, TaskRef task) const noexcept {
+    for (Index i = 0; i < tasks; ++i) task(i, 0);
+  }
+};
+
+NHA_ISA_NAMESPACE_END
