@@ -1,0 +1,122 @@
+// SPDX-License-Identifier: MIT
+// The sizes of the chunked algorithm and its scratch memory, known before the call.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/core/options.hpp>
+#include <nha/cpu/softmax.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// The sizes of the chunked algorithm for one head, which fix its scratch memory before the call.
+struct ChunkPlan {
+  Index window;
+  Index slot_delay;
+  Index group;  // query heads to a key/value head
+  Index chunk;  // tokens
+  Index block;  // columns of scores at a time, a multiple of kRowPadding
+  Index band;   // tokens kept packed, a multiple of kRowPadding
+  Index slots;  // padded
+  Index key_dim;
+  Index value_dim;  // padded
+
+  Index rows() const noexcept { return chunk * group; }
+  Index row_stride() const noexcept { return slots + block; }
+};
+
+inline Index round_up(Index count, Index multiple) noexcept {
+  return (count + multiple - 1) / multiple * multiple;
+}
+
+/// Sizes for a head that gets at most `tokens` tokens at once and may already have seen `past`.
+/// `chunk` 0 picks one.
+inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& options, Index group,
+                            Index tokens, std::int64_t past, Index chunk) noexcept {
+  ChunkPlan plan;
+  plan.window = options.window;
+  plan.slot_delay = options.slot_delay;
+  plan.group = group;
+  plan.key_dim = shape.key_dim;
+  plan.slots = padded(shape.slots);
+  plan.value_dim = padded(shape.value_dim);
+  const auto reach = static_cast<Index>(std::min<std::int64_t>(options.window, past + tokens));
+  // In-chunk pairs cost chunk * (D + M) a token, so short chunks win while the window is short; a
+  // long window is bound by reading its keys, which a longer chunk does less often.
+  constexpr Index kLongWindow = 512;
+  plan.chunk =
+      std::min(chunk > 0 ? chunk : (reach > kLongWindow ? 64 : 16), std::max<Index>(tokens, 1));
+  const Index visible = round_up(reach + plan.chunk, kRowPadding) + kRowPadding;
+  plan.block = std::max(std::min(visible, reach > kLongWindow ? Index{256} : Index{640}),
+                        padded(plan.chunk) + kRowPadding);
+  // Room for several chunks beside the window, so that it is moved down only now and then; all the
+  // tokens there are, where that is less.
+  const Index room = std::max<Index>(reach, 16 * plan.chunk);
+  plan.band = std::min(visible + round_up(room, kRowPadding),
+                       static_cast<Index>(padded(reach) + padded(tokens)) + 2 * kRowPadding);
+  return plan;
+}
+
+/// The scratch memory of one worker.
+template <class Acc>
+struct ChunkScratch {
+  Acc* q_slot;                 // [rows, padded(key_dim)], scaled
+  Acc* q_window;               // [rows, padded(key_dim)], scaled
+  Acc* scores;                 // [rows, slots + block]: logits, then weights; slots first
+  Acc* pairs;                  // [rows, padded(chunk)]: q_slot . entering slot keys
+  Acc* output;                 // [rows, value_dim]
+  Acc* share;                  // [rows]: weight on the slots
+  Acc* factor;                 // [rows]: rescaling of a block
+  SoftmaxState<Acc>* softmax;  // [rows]
+  Acc* band_keys;              // panels [band / 16][key_dim][16]
+  Acc* band_values;            // [band, value_dim]
+  Acc* entering_keys;          // [chunk, padded(key_dim)]
+  Acc* entering_panels;        // panels [padded(chunk) / 16][key_dim][16]
+  Acc* retention;              // [chunk, slots] of the entering tokens
+  Acc* write;                  // [chunk, slots]
+  Acc* strength;               // [chunk, slots]: what is left of write at the chunk's end
+  Acc* total;                  // [slots]: product of the chunk's retentions
+  Acc* mass;                   // [chunk, slots]: mass as each token sees it; mass_corrected only
+  Acc* inverse_mass;           // [chunk, slots]
+  Acc* log_mass;               // [chunk, slots]
+
+  static ChunkScratch take(SectionCursor& cursor, const ChunkPlan& p) noexcept {
+    ChunkScratch s;
+    const Index key_stride = padded(p.key_dim);
+    s.q_slot = cursor.take<Acc>(p.rows() * key_stride);
+    s.q_window = cursor.take<Acc>(p.rows() * key_stride);
+    s.scores = cursor.take<Acc>(p.rows() * p.row_stride());
+    s.pairs = cursor.take<Acc>(p.rows() * padded(p.chunk));
+    s.output = cursor.take<Acc>(p.rows() * p.value_dim);
+    s.share = cursor.take<Acc>(p.rows());
+    s.factor = cursor.take<Acc>(p.rows());
+    s.softmax = cursor.take<SoftmaxState<Acc>>(p.rows());
+    s.band_keys = cursor.take<Acc>(p.window > 0 ? p.band * p.key_dim : 0);
+    s.band_values = cursor.take<Acc>(p.band * p.value_dim);
+    s.entering_keys = cursor.take<Acc>(p.chunk * key_stride);
+    s.entering_panels = cursor.take<Acc>(padded(p.chunk) * p.key_dim);
+    s.retention = cursor.take<Acc>(p.chunk * p.slots);
+    s.write = cursor.take<Acc>(p.chunk * p.slots);
+    s.strength = cursor.take<Acc>(p.chunk * p.slots);
+    s.total = cursor.take<Acc>(p.slots);
+    s.mass = cursor.take<Acc>(p.chunk * p.slots);
+    s.inverse_mass = cursor.take<Acc>(p.chunk * p.slots);
+    s.log_mass = cursor.take<Acc>(p.chunk * p.slots);
+    return s;
+  }
+  static std::size_t bytes(const ChunkPlan& plan) noexcept {
+    SectionCursor cursor(nullptr);
+    take(cursor, plan);
+    return cursor.used();
+  }
+};
+
+}  // namespace detail
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,136 @@
+// SPDX-License-Identifier: MIT
+// prefill(): any number of tokens per sequence, by whichever algorithm fits.
+#pragma once
+
+#include <nha/attention/arguments.hpp>
+#include <nha/attention/chunk_plan.hpp>
+#include <nha/attention/chunked.hpp>
+#include <nha/attention/recurrent.hpp>
+#include <nha/attention/reference.hpp>
+#include <nha/attention/step.hpp>
+#include <nha/attention/validate.hpp>
+#include <nha/config.hpp>
+#include <nha/core/workspace.hpp>
+#include <nha/memory/state.hpp>
+#include <nha/parallel/executor.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// How to compute; the result is the same within rounding.
+enum class Algorithm {
+  /// The fastest for the number of tokens.
+  automatic,
+  /// reference(): the definition, for comparison. Allocates.
+  reference,
+  /// Token by token, as step().
+  recurrent,
+  /// Chunks of tokens, by matrix products.
+  chunked,
+};
+
+struct PrefillOptions {
+  Algorithm algorithm = Algorithm::automatic;
+  /// Tokens to a chunk of the chunked algorithm; 0 picks the number.
+  Index chunk = 0;
+};
+
+namespace detail {
+
+inline bool takes_chunks(Algorithm algorithm, Index tokens) noexcept {
+  // Below this many tokens a chunk's products are too small to be worth setting up.
+  constexpr Index kFewTokens = 4;
+  return algorithm == Algorithm::chunked ||
+         (algorithm == Algorithm::automatic && tokens >= kFewTokens);
+}
+
+/// Scratch bytes of one worker for calls with at most `tokens` tokens of a sequence that has seen
+/// at most `past`, whichever head and algorithm it gets.
+template <class State>
+std::size_t prefill_bytes(const State& state, Index query_heads, Index tokens, std::int64_t past,
+                          const PrefillOptions& options) {
+  std::size_t most = recurrent_bytes(state, query_heads);
+  if (!takes_chunks(options.algorithm, tokens)) return most;
+  const AttentionShape& shape = state.shape();
+  for (Index h = 0; h < shape.kv_heads; ++h)
+    most = std::max(most, ChunkScratch<typename State::Acc>::bytes(chunk_plan(
+                              shape, head_options(state.options(), h), query_heads / shape.kv_heads,
+                              tokens, past, options.chunk)));
+  return most;
+}
+
+template <class State>
+std::int64_t longest_past(const State& state) {
+  std::int64_t past = 0;
+  for (Index n = 0; n < state.shape().batch; ++n) past = std::max(past, state.tokens_seen(n));
+  return past;
+}
+
+}  // namespace detail
+
+/// Bytes of workspace that prefill() needs for at most `tokens` new tokens of a sequence, the state
+/// being as it is. Independent of `tokens` once they exceed a few windows; a window not yet full
+/// makes a later call need more.
+template <class T, Index KeyDim, Index ValueDim, Index Slots>
+std::size_t prefill_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+                                    Index query_heads, Index tokens,
+                                    const PrefillOptions& options = {}, Index workers = 1) {
+  return detail::prefill_bytes(state, query_heads, tokens, detail::longest_past(state), options) *
+         static_cast<std::size_t>(workers);
+}
+
+/// Puts all new tokens of every sequence into the state and reads it at each: what reference()
+/// computes, within rounding, and what as many calls of step() would. Continues from the state, so
+/// a sequence may come in pieces of any length, with cu_seqlens in pieces of unlike length.
+///
+/// Once the workspace is large enough nothing allocates (Algorithm::reference does), and nothing
+/// throws after the arguments have been checked. Key/value heads and sequences are independent
+/// tasks of the executor; the result does not depend on it.
+/// @throws ArgumentError as validate() says, or if options.chunk is negative; nothing has then been
+///   touched.
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+          Executor E = const Serial>
+void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
+             AttentionState<T, KeyDim, ValueDim, Slots>& state,
+             const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs,
+             Workspace& workspace, const PrefillOptions& options = {}, E&& executor = Serial{}) {
+  check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
+  if (options.algorithm == Algorithm::reference) {
+    reference(inputs, state, outputs);
+    return;
+  }
+  validate(inputs, state, outputs);
+  const AttentionShape& shape = state.shape();
+  const Index group = outputs.o.extent(2) / shape.kv_heads;
+  Index tokens = 0;
+  for (Index n = 0; n < shape.batch; ++n) tokens = std::max(tokens, sequence_span(inputs, n).count);
+  const std::int64_t past = detail::longest_past(state);
+  const std::size_t bytes =
+      detail::prefill_bytes(state, outputs.o.extent(2), tokens, past, options);
+  workspace.reserve(bytes * static_cast<std::size_t>(executor.workers()));
+
+  const auto task = [&](Index i, Index worker) noexcept {
+    const Index sequence = i / shape.kv_heads;
+    const Index head = i % shape.kv_heads;
+    std::byte* scratch = workspace.data() + static_cast<std::size_t>(worker) * bytes;
+    if (detail::takes_chunks(options.algorithm, sequence_span(inputs, sequence).count)) {
+      const auto plan = detail::chunk_plan(shape, head_options(state.options(), head), group,
+                                           tokens, past, options.chunk);
+      detail::ChunkedHead<Arch, T, KeyDim, ValueDim, Slots>(inputs, state, outputs, plan, scratch,
+                                                            sequence, head)
+          .run();
+    } else {
+      detail::RecurrentHead<Arch, T, KeyDim, ValueDim, Slots>(inputs, state, outputs, scratch,
+                                                              sequence, head)
+          .run();
+    }
+  };
+  executor.run(shape.batch * shape.kv_heads, task);
+  for (Index n = 0; n < shape.batch; ++n) state.advance(n, sequence_span(inputs, n).count);
+}
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,74 @@
+// SPDX-License-Identifier: MIT
+// step(): one token per sequence, the way a model decodes.
+#pragma once
+
+#include <nha/attention/arguments.hpp>
+#include <nha/attention/recurrent.hpp>
+#include <nha/attention/validate.hpp>
+#include <nha/config.hpp>
+#include <nha/core/workspace.hpp>
+#include <nha/memory/state.hpp>
+#include <nha/parallel/executor.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <type_traits>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Scratch bytes of one worker of the recurrent algorithm, whichever head it gets.
+template <class State>
+std::size_t recurrent_bytes(const State& state, Index query_heads) {
+  std::size_t most = 0;
+  for (Index h = 0; h < state.shape().kv_heads; ++h)
+    most = std::max(most, RecurrentScratch<typename State::Acc>::bytes(
+                              state.shape(), head_options(state.options(), h).window,
+                              query_heads / state.shape().kv_heads));
+  return most;
+}
+
+}  // namespace detail
+
+/// Bytes of workspace that step() needs for inputs with `query_heads` query heads; the same for
+/// every number of tokens seen.
+template <class T, Index KeyDim, Index ValueDim, Index Slots>
+std::size_t step_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+                                 Index query_heads, Index workers = 1) {
+  return detail::recurrent_bytes(state, query_heads) * static_cast<std::size_t>(workers);
+}
+
+/// Puts one token of every sequence into the state and reads it: what reference() computes, within
+/// rounding, at a cost of (M + W)(Dk + Dv) multiply-adds per query head whatever came before.
+///
+/// Inputs have T = 1; with cu_seqlens, sequences get one token or none. Once the workspace is large
+/// enough nothing allocates, and nothing throws after the arguments have been checked. Key/value
+/// heads and sequences are independent tasks of the executor; the result does not depend on it.
+/// @throws ArgumentError as validate() says, or if a sequence has more than one token; nothing has
+///   then been touched.
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+          Executor E = const Serial>
+void step(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
+          AttentionState<T, KeyDim, ValueDim, Slots>& state,
+          const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs, Workspace& workspace,
+          E&& executor = Serial{}) {
+  validate(inputs, state, outputs);
+  const AttentionShape& shape = state.shape();
+  for (Index n = 0; n < shape.batch; ++n)
+    check_argument(sequence_span(inputs, n).count <= 1, "sequence ", n, " has ",
+                   sequence_span(inputs, n).count, " tokens; step takes one (prefill takes many)");
+  const auto workers = static_cast<std::size_t>(executor.workers());
+  const std::size_t bytes = detail::recurrent_bytes(state, outputs.o.extent(2));
+  workspace.reserve(bytes * workers);
+  const auto task = [&](Index i, Index worker) noexcept {
+    detail::RecurrentHead<Arch, T, KeyDim, ValueDim, Slots>(
+        inputs, state, outputs, workspace.data() + static_cast<std::size_t>(worker) * bytes,
+        i / shape.kv_heads, i % shape.kv_heads)
+        .run();
+  };
+  executor.run(shape.batch * shape.kv_heads, task);
+  for (Index n = 0; n < shape.batch; ++n) state.advance(n, sequence_span(inputs, n).count);
+}
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+// The checks that reference, step and prefill make before they touch anything, and the sequences
+// their inputs hold.
+#pragma once
+
+#include <nha/attention/arguments.hpp>
+#include <nha/config.hpp>
+#include <nha/core/error.hpp>
+#include <nha/memory/state.hpp>
+
+#include <cmath>
+#include <limits>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// Where one sequence's new tokens lie in the inputs.
+struct SequenceSpan {
+  Index row;    // along the batch axis
+  Index first;  // along the token axis
+  Index count;
+};
+
+/// The new tokens of sequence `sequence`.
+template <class T, Index KeyDim, Index ValueDim, Index Slots>
+NHA_INLINE SequenceSpan sequence_span(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
+                                      Index sequence) noexcept {
+  if (inputs.cu_seqlens.empty()) return {sequence, 0, inputs.v.extent(1)};
+  const auto n = static_cast<std::size_t>(sequence);
+  const auto first = static_cast<Index>(inputs.cu_seqlens[n]);
+  return {0, first, static_cast<Index>(inputs.cu_seqlens[n + 1]) - first};
+}
+
+namespace detail {
+
+/// One tensor against [B, T, heads, last]: its shape, then that its data can be read as rows.
+template <class View>
+void check_tokens(const char* name, const View& view, Index batch, Index tokens, Index heads,
+                  Index last) {
+  check_argument(view.extent(0) == batch && view.extent(1) == tokens && view.extent(2) == heads &&
+                     view.extent(3) == last,
+                 name, " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2), ", ",
+                 view.extent(3), "]; expected [", batch, ", ", tokens, ", ", heads, ", ", last,
+                 "]");
+  check_argument(view.data() != nullptr || view.empty(), name, " has no data");
+  check_argument(view.has_contiguous_rows(), name, " has stride ", view.stride(3),
+                 " along its last axis; expected 1");
+}
+
+/// That no two elements of an output share memory: sorted by stride, each axis must step over all
+/// that the smaller ones reach.
+template <class View>
+void check_distinct(const char* name, const View& view) {
+  if (view.empty()) return;
+  bool counted[View::rank] = {};
+  Index reach = 1;
+  for (int done = 0; done < View::rank; ++done) {
+    int next = -1;
+    for (int axis = 0; axis < View::rank; ++axis)
+      if (!counted[axis] && (next < 0 || std::abs(view.stride(axis)) < std::abs(view.stride(next))))
+        next = axis;
+    counted[next] = true;
+    if (view.extent(next) == 1) continue;
+    check_argument(std::abs(view.stride(next)) >= reach, name, " has stride ", view.stride(next),
+                   " along axis ", next, ": some of its elements share memory");
+    reach = std::abs(view.stride(next)) * (view.extent(next) - 1) + reach;
+  }
+}
+
+/// Gates and write strengths, value by value. Every gate must be 0 or less (not NaN); -infinity
+/// forgets. Write strengths must be finite.
+template <class Inputs>
+void check_gates(const Inputs& inputs) {
+  const auto& gate = inputs.log_gate;
+  const bool with_write = inputs.write.data() != nullptr;
+  for (Index b = 0; b < gate.extent(0); ++b)
+    for (Index t = 0; t < gate.extent(1); ++t)
+      for (Index h = 0; h < gate.extent(2); ++h) {
+        const auto* g = &gate(b, t, h, 0);
+        const auto* w = with_write ? &inputs.write(b, t, h, 0) : nullptr;
+        using Acc = std::remove_cvref_t<decltype(*g)>;
+        bool good = true;  // no early exit: this loop vectorises
+        for (Index m = 0; m < gate.extent(3); ++m) good &= g[m] <= Acc{0};
+        if (w != nullptr)
+          for (Index m = 0; m < gate.extent(3); ++m)
+            good &= std::abs(w[m]) <= std::numeric_limits<Acc>::max();
+        if (good) [[likely]]
+          continue;
+        for (Index m = 0; m < gate.extent(3); ++m) {
+          check_argument(g[m] <= Acc{0}, "log_gate of sequence row ", b, ", token ", t, ", head ",
+                         h, ", slot ", m, " is ", g[m],
+                         "; expected 0 or less (the logarithm of a retention of at most 1)");
+          check_argument(w == nullptr || std::isfinite(w[m]), "write of sequence row ", b,
+                         ", token ", t, ", head ", h, ", slot ", m, " is ", w ? w[m] : Acc{},
+                         "; expected a finite number");
+        }
+      }
+}
+
+}  // namespace detail
+
+/// Checks all arguments of the operator against each other and the state.
+/// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
+template <class T, Index KeyDim, Index ValueDim, Index Slots>
+void validate(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
+              const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+              const AttentionOutputs<T, ValueDim>& outputs) {
+  const AttentionShape& shape = state.shape();
+  const Index batch = inputs.v.extent(0);
+  const Index tokens = inputs.v.extent(1);
+  const Index heads = shape.kv_heads;
+  const Index query_heads = outputs.o.extent(2);
+  detail::check_tokens("v", inputs.v, batch, tokens, heads, shape.value_dim);
+  check_argument(query_heads > 0 && query_heads % heads == 0, "o has ", query_heads,
+                 " query heads; expected a multiple of the ", heads, " key/value heads");
+  detail::check_tokens("o", outputs.o, batch, tokens, query_heads, shape.value_dim);
+  detail::check_distinct("o", outputs.o);
+
+  bool any_window = false;
+  for (Index h = 0; h < heads; ++h) any_window |= head_options(state.options(), h).window > 0;
+  if (any_window) {
+    detail::check_tokens("q_window", inputs.q_window, batch, tokens, query_heads, shape.key_dim);
+    detail::check_tokens("k_window", inputs.k_window, batch, tokens, heads, shape.key_dim);
+  }
+  if (shape.slots > 0) {
+    detail::check_tokens("q_slot", inputs.q_slot, batch, tokens, query_heads, shape.key_dim);
+    detail::check_tokens("k_slot", inputs.k_slot, batch, tokens, heads, shape.key_dim);
+    detail::check_tokens("log_gate", inputs.log_gate, batch, tokens, heads, shape.slots);
+    if (inputs.write.data() != nullptr)
+      detail::check_tokens("write", inputs.write, batch, tokens, heads, shape.slots);
+  }
+  const auto check_rows = [&](const char* name, const auto& view) {
+    if (view.data() == nullptr) return;
+    check_argument(
+        view.extent(0) == batch && view.extent(1) == tokens && view.extent(2) == query_heads, name,
+        " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2), "]; expected [", batch,
+        ", ", tokens, ", ", query_heads, "]");
+    detail::check_distinct(name, view);
+  };
+  check_rows("lse", outputs.lse);
+  check_rows("slot_share", outputs.slot_share);
+
+  const auto cu = inputs.cu_seqlens;
+  if (cu.empty()) {
+    check_argument(batch == shape.batch, "the inputs hold ", batch, " sequences; the state holds ",
+                   shape.batch);
+  } else {
+    check_argument(batch == 1, "with cu_seqlens the batch axis has extent ", batch, "; expected 1");
+    check_argument(cu.size() == static_cast<std::size_t>(shape.batch) + 1, "cu_seqlens has ",
+                   cu.size(), " entries; the state's ", shape.batch, " sequences need ",
+                   shape.batch + 1);
+    check_argument(cu.front() == 0 && cu.back() == tokens, "cu_seqlens goes from ", cu.front(),
+                   " to ", cu.back(), "; expected 0 to ", tokens);
+    for (std::size_t n = 1; n < cu.size(); ++n)
+      check_argument(cu[n - 1] <= cu[n], "cu_seqlens falls from ", cu[n - 1], " to ", cu[n],
+                     " at entry ", n);
+  }
+  if (shape.slots > 0) detail::check_gates(inputs);
+}
+
+NHA_ISA_NAMESPACE_END

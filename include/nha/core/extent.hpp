@@ -1,0 +1,34 @@
+// SPDX-License-Identifier: MIT
+// Extent: a size that is a constant of the type where it is known when compiling, a number
+// elsewhere.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/tensor_view.hpp>
+
+NHA_NAMESPACE_BEGIN
+
+/// Converts to its size. Loops over an Extent<64> have a constant trip count; Extent<Dynamic> holds
+/// its size.
+template <Index Size>
+class Extent {
+ public:
+  constexpr Extent() noexcept = default;
+  /// `size` must be Size: whoever takes sizes from a user has checked it.
+  NHA_INLINE constexpr explicit Extent([[maybe_unused]] Index size) noexcept {}
+  NHA_INLINE constexpr operator Index() const noexcept { return Size; }
+};
+
+template <>
+class Extent<Dynamic> {
+ public:
+  constexpr Extent() noexcept = default;
+  NHA_INLINE constexpr explicit Extent(Index size) noexcept : size_(size) {}
+  NHA_INLINE constexpr operator Index() const noexcept { return size_; }
+
+ private:
+  Index size_ = 0;
+};
+
+NHA_NAMESPACE_END

@@ -1,0 +1,154 @@
+// SPDX-License-Identifier: MIT
+// The tokens of a chunk seen through the slots: their decays inside the chunk, exact for every
+// gate.
+//
+// In closed form the pair (query i, token j <= i) meets in slot m with the factor s_j[m] *
+// exp(G_i[m] - G_j[m]), G being the running sum of the log gates. Splitting that exponential into a
+// factor for i and one for j turns the sum into a matrix product but overflows for fast gates. Both
+// functions below instead walk the chunk with Horner's rule, one multiplication by the retention of
+// each token, so a factor is a product of numbers in [0, 1] and no gate is too fast or too slow.
+// The chunk is short (16 tokens), and only the pairs j <= i are touched: half of what the product
+// does.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/cpu/simd.hpp>
+
+#include <algorithm>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// The tokens that enter the slots during a chunk, oldest first: rows `first` to `count`-1 of
+/// retention and write strengths [count, stride]. Rows before `first` lie before the sequence.
+template <class T>
+struct EnteringGates {
+  const T* retention;
+  const T* write;
+  Index stride;  // padded(slots)
+  Index first;
+  Index count;
+};
+
+namespace detail {
+
+/// Rows x Vectors logits of slots [slot, slot + Vectors * lanes), for rows of the tokens given.
+template <class Arch, int Rows, int Vectors, class T>
+NHA_INLINE void decay_logits_tile(const EnteringGates<T>& gates, Index group, Index row, Index slot,
+                                  const T* pairs, Index pair_stride, T* logits,
+                                  Index logit_stride) noexcept {
+  using V = simd::vec<T, Arch>;
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  V sum[Rows][Vectors];
+  simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      sum[r][v] = simd::load<V>(logits + (row + r) * logit_stride + slot + v * kLanes);
+    });
+  });
+  const auto absorb_token = [&](auto r, Index j, const V* retention, const V* write)
+      __attribute__((always_inline)) {
+    const V pair(pairs[(row + r) * pair_stride + j]);
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      sum[r][v] = simd::fma(sum[r][v], retention[v], pair * write[v]);
+    });
+  };
+  // Row r belongs to token (row + r) / group and sees the entering tokens up to its own.
+  const Index shared = row / group + 1;
+  const Index last = (row + Rows - 1) / group + 1;
+  for (Index j = gates.first; j < last; ++j) {
+    V retention[Vectors], write[Vectors];
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      retention[v] = simd::load<V>(gates.retention + j * gates.stride + slot + v * kLanes);
+      write[v] = simd::load<V>(gates.write + j * gates.stride + slot + v * kLanes);
+    });
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      if (j < shared || j <= (row + r) / group) absorb_token(r, j, retention, write);
+    });
+  }
+  simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::store(logits + (row + r) * logit_stride + slot + v * kLanes, sum[r][v]);
+    });
+  });
+}
+
+}  // namespace detail
+
+/// Turns q . slot_k at the chunk's start into q . slot_k as each query sees it. Row r of logits
+/// [count * group, slots] belongs to token r / group, and pairs [count * group, count] holds its
+/// products with the entering slot keys:
+///   logits[r] <- (... ((logits[r] a_0 + pair_r0 s_0) a_1 + pair_r1 s_1) ...) up to the row's
+///   token.
+template <class Arch = simd::default_arch, class T>
+void decay_logits(const EnteringGates<T>& gates, Index group, const T* pairs, Index pair_stride,
+                  T* logits, Index logit_stride) noexcept {
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  constexpr int kRows = 4;
+  constexpr int kVectors = kRowPadding / kLanes < 2 ? 1 : 2;
+  const Index rows = gates.count * group;
+  for (Index slot = 0; slot < gates.stride; slot += kVectors * kLanes) {
+    Index row = 0;
+    for (; row + kRows <= rows; row += kRows)
+      detail::decay_logits_tile<Arch, kRows, kVectors>(gates, group, row, slot, pairs, pair_stride,
+                                                       logits, logit_stride);
+    for (; row < rows; ++row)
+      detail::decay_logits_tile<Arch, 1, kVectors>(gates, group, row, slot, pairs, pair_stride,
+                                                   logits, logit_stride);
+  }
+}
+
+/// The way back: softmax weights on the slots as each query saw them become weights on the slots at
+/// the chunk's start (in place) and weights on the tokens that entered since, which are added to
+/// token_weights [count * group, count]:
+///   for j from the row's token down to 0:  token_weights[r, j] += weights[r] . s_j
+///                                          weights[r] <- weights[r] a_j
+template <class Arch = simd::default_arch, class T>
+void decay_weights(const EnteringGates<T>& gates, Index group, T* weights, Index weight_stride,
+                   T* token_weights, Index token_stride) noexcept {
+  using V = simd::vec<T, Arch>;
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  constexpr int kVectors = static_cast<int>(std::min<Index>(4, kRowPadding / kLanes));
+  const Index rows = gates.count * group;
+  for (Index row = 0; row < rows; ++row) {
+    T* to_tokens = token_weights + row * token_stride;
+    for (Index slot = 0; slot < gates.stride; slot += kVectors * kLanes) {
+      T* at = weights + row * weight_stride + slot;
+      V weight[kVectors];
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        weight[v] = simd::load<V>(at + v * kLanes);
+      });
+      for (Index j = row / group; j >= gates.first; --j) {
+        const T* retention = gates.retention + j * gates.stride + slot;
+        const T* write = gates.write + j * gates.stride + slot;
+        V sum(T{0});
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          sum = simd::fma(weight[v], simd::load<V>(write + v * kLanes), sum);
+          weight[v] = weight[v] * simd::load<V>(retention + v * kLanes);
+        });
+        to_tokens[j] += simd::reduce_add(sum);
+      }
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        simd::store(at + v * kLanes, weight[v]);
+      });
+    }
+  }
+}
+
+/// What the whole chunk does to the slots: total [stride] is the product of all retentions, and
+/// strength [count, stride] what is left of each token's write strength at the chunk's end, s_j
+/// times the retentions of the tokens after it. Rows before gates.first are not written.
+template <class Arch = simd::default_arch, class T>
+void chunk_strengths(const EnteringGates<T>& gates, T* total, T* strength) noexcept {
+  using V = simd::vec<T, Arch>;
+  for (Index slot = 0; slot < gates.stride; slot += simd::lanes<T, Arch>) {
+    V product(T{1});
+    for (Index j = gates.count - 1; j >= gates.first; --j) {
+      const Index at = j * gates.stride + slot;
+      simd::store(strength + at, simd::load<V>(gates.write + at) * product);
+      product = product * simd::load<V>(gates.retention + at);
+    }
+    simd::store(total + slot, product);
+  }
+}
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+// Small dense products, the bulk of the chunked algorithm: C = init(C) + A * B.
+//
+// Register-blocked: a tile of Rows x Vectors sums stays in registers while the depth is walked;
+// each step loads Vectors vectors of a row of B and broadcasts one number of A for each row. The
+// shapes are a few dozen rows and columns with operands in L1 or L2, so there is no blocking beyond
+// that and nothing is packed here.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/cpu/simd.hpp>
+
+#include <algorithm>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// The left operand: element (i, k) is data[i * row_stride + k * depth_stride]. Either stride may
+/// be 1, so a transposed matrix needs no copy.
+template <class T>
+struct LeftOperand {
+  const T* data;
+  Index row_stride;
+  Index depth_stride;
+};
+
+/// The right operand in panels of kRowPadding columns: element (k, j) is data[(j / 16) *
+/// panel_stride
+/// + k * row_stride + j % 16]. A row-major matrix with n columns has panel_stride 16 and row_stride
+/// n; keys packed for scores have one panel of [key_dim, 16] after the other.
+template <class T>
+struct RightOperand {
+  const T* data;
+  Index panel_stride;
+  Index row_stride;
+};
+
+/// A row-major matrix as right operand.
+template <class T>
+NHA_INLINE RightOperand<T> row_major(const T* data, Index row_stride) noexcept {
+  return {data, kRowPadding, row_stride};
+}
+
+/// What the sums start from.
+struct StartAtZero {
+  template <class V, class T>
+  NHA_INLINE V operator()(const T*, Index, Index) const noexcept {
+    return V(T{0});
+  }
+};
+/// C itself: C += A * B.
+struct Accumulate {
+  template <class V, class T>
+  NHA_INLINE V operator()(const T* c, Index, Index) const noexcept {
+    return simd::load<V>(c);
+  }
+};
+/// C with row i multiplied by factor[i].
+template <class T>
+struct ScaleRows {
+  const T* factor;
+  template <class V>
+  NHA_INLINE V operator()(const T* c, Index row, Index) const noexcept {
+    return simd::load<V>(c) * V(factor[row]);
+  }
+};
+/// C with column j multiplied by factor[j].
+template <class T>
+struct ScaleColumns {
+  const T* factor;
+  template <class V>
+  NHA_INLINE V operator()(const T* c, Index, Index column) const noexcept {
+    return simd::load<V>(c) * simd::load<V>(factor + column);
+  }
+};
+
+namespace detail {
+
+/// Tile of sums held in registers, by the number of them. 16 registers: 6 x 2 sums, 2 vectors of B,
+/// 1 of A. 32: 8 x 2 with wide vectors; with 128-bit ones 6 x 4, so that a tile has 16 columns.
+template <class T, class Arch>
+struct GemmTile {
+  static constexpr int rows = simd::registers >= 32 && simd::lanes<T, Arch> > 4 ? 8 : 6;
+  static constexpr int vectors = simd::registers >= 32 && simd::lanes<T, Arch> <= 4 ? 4 : 2;
+};
+
+template <class Arch, int Rows, int Vectors, class T, class Start>
+NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const LeftOperand<T>& a,
+                          const RightOperand<T>& b, T* c, Index c_stride,
+                          const Start& start) noexcept {
+  using V = simd::vec<T, Arch>;
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  V sum[Rows][Vectors];
+  const T* b_at[Vectors];
+  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    const Index j = column + v * kLanes;
+    b_at[v] = b.data + j / kRowPadding * b.panel_stride + j % kRowPadding;
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      sum[r][v] = start.template operator()<V>(c + (row + r) * c_stride + j, row + r, j);
+    });
+  });
+  const T* a_at = a.data + row * a.row_stride;
+  for (Index k = 0; k < depth; ++k) {
+    V b_row[Vectors];
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      b_row[v] = simd::load<V>(b_at[v] + k * b.row_stride);
+    });
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      const V a_rk(a_at[r * a.row_stride + k * a.depth_stride]);
+      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+        sum[r][v] = simd::fma(a_rk, b_row[v], sum[r][v]);
+      });
+    });
+  }
+  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+      simd::store(c + (row + r) * c_stride + column + v * kLanes, sum[r][v]);
+    });
+  });
+}
+
+/// Calls gemm_tile with the template argument equal to `rows`, which is at most Rows.
+template <class Arch, int Rows, int Vectors, class T, class Start>
+NHA_INLINE void gemm_rows(Index rows, Index row, Index column, Index depth, const LeftOperand<T>& a,
+                          const RightOperand<T>& b, T* c, Index c_stride,
+                          const Start& start) noexcept {
+  if (rows == Rows)
+    gemm_tile<Arch, Rows, Vectors>(row, column, depth, a, b, c, c_stride, start);
+  else if constexpr (Rows > 1)
+    gemm_rows<Arch, Rows - 1, Vectors>(rows, row, column, depth, a, b, c, c_stride, start);
+}
+
+}  // namespace detail
+
+/// C [rows, columns] = start(C) + A [rows, depth] * B [depth, columns]; columns is a multiple of
+/// kRowPadding, so B and C have padded rows. No operand may overlap C. Cost rows * columns * depth
+/// multiply-adds.
+template <class Arch = simd::default_arch, class T, class Start>
+void gemm(Index rows, Index columns, Index depth, const LeftOperand<T>& a, const RightOperand<T>& b,
+          T* c, Index c_stride, const Start& start) noexcept {
+  using Tile = detail::GemmTile<T, Arch>;
+  constexpr Index kWidth = Tile::vectors * simd::lanes<T, Arch>;
+  if (rows == 0) return;
+  // Tiles of nearly equal height: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
+  const Index tiles = (rows + Tile::rows - 1) / Tile::rows;
+  const auto sweep = [&](Index column, auto vectors) __attribute__((always_inline)) {
+    for (Index tile = 0, row = 0; tile < tiles; ++tile) {
+      const Index height = rows / tiles + (tile < rows % tiles ? 1 : 0);
+      detail::gemm_rows<Arch, Tile::rows, decltype(vectors)::value>(height, row, column, depth, a,
+                                                                    b, c, c_stride, start);
+      row += height;
+    }
+  };
+  Index column = 0;
+  for (; column + kWidth <= columns; column += kWidth)
+    sweep(column, std::integral_constant<int, Tile::vectors>());
+  for (; column < columns; column += simd::lanes<T, Arch>)
+    sweep(column, std::integral_constant<int, 1>());
+}
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,55 @@
+// SPDX-License-Identifier: MIT
+// Copies from the caller's tensors and the state into the rows and panels that the kernels read.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/numeric.hpp>
+#include <nha/cpu/simd.hpp>
+
+#include <algorithm>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// out[i] = widen(in[i]) for `count` numbers, and 0 up to padded(count).
+template <class T>
+NHA_INLINE void pack_row(const T* in, Index count, accumulate_t<T>* out) noexcept {
+  for (Index i = 0; i < count; ++i) out[i] = widen(in[i]);
+  for (Index i = count; i < padded(count); ++i) out[i] = 0;
+}
+
+/// out[i] = factor * widen(in[i]), and 0 up to padded(count).
+template <class T>
+NHA_INLINE void pack_scaled_row(const T* in, Index count, accumulate_t<T> factor,
+                                accumulate_t<T>* out) noexcept {
+  for (Index i = 0; i < count; ++i) out[i] = factor * widen(in[i]);
+  for (Index i = count; i < padded(count); ++i) out[i] = 0;
+}
+
+/// Puts one key into column `column` of panels [count / 16][key_dim][16], where a score product
+/// finds the keys of 16 tokens side by side.
+template <class T>
+NHA_INLINE void pack_key_column(const T* key, Index key_dim, Index column,
+                                accumulate_t<T>* panels) noexcept {
+  accumulate_t<T>* out =
+      panels + column / kRowPadding * key_dim * kRowPadding + column % kRowPadding;
+  for (Index d = 0; d < key_dim; ++d) out[d * kRowPadding] = widen(key[d]);
+}
+
+/// Retention exp(log_gate) and write strengths of one token, `slots` of them; a null `given` takes
+/// 1 - exp(log_gate). Padding up to padded(slots) retains all and writes nothing. Every path of the
+/// operator computes gates here, so that a token has the same bits however it arrived.
+template <class Arch = simd::default_arch, class T>
+void pack_gates(const T* log_gate, const T* given, Index slots, T* retention, T* write) noexcept {
+  std::copy_n(log_gate, slots, retention);
+  std::fill(retention + slots, retention + padded(slots), T{0});
+  simd::transform<Arch>(retention, write, padded(slots), [](auto g) {
+    using V = decltype(g);
+    return V(T{0}) - simd::expm1(g);
+  });
+  simd::transform<Arch>(retention, retention, padded(slots), [](auto g) { return simd::exp(g); });
+  if (given != nullptr) std::copy_n(given, slots, write);
+}
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+// Vectors of numbers for the kernels: xsimd batches, or plain numbers where SIMD is off.
+//
+// The only header that names xsimd, and the only place for what differs between instruction sets
+// and between xsimd 8.1 and later releases. Kernels take the architecture as their last template
+// parameter, Arch, and write vec<T, Arch> and the functions below.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/numeric.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <utility>
+
+#if !defined(NHA_DISABLE_SIMD)
+#include <xsimd/xsimd.hpp>
+#if XSIMD_VERSION_MAJOR < 8 || (XSIMD_VERSION_MAJOR == 8 && XSIMD_VERSION_MINOR < 1)
+#error "nha needs xsimd 8.1 or later"
+#endif
+#if defined(XSIMD_NO_SUPPORTED_ARCHITECTURE)
+#define NHA_DETAIL_NO_VECTORS
+#endif
+#else
+#define NHA_DETAIL_NO_VECTORS
+#endif
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace simd {
+
+/// The architecture without vectors: every kernel works on one number at a time.
+struct scalar {};
+
+#if defined(NHA_DETAIL_NO_VECTORS)
+using default_arch = scalar;
+#else
+using default_arch = xsimd::default_arch;
+#endif
+
+namespace detail {
+template <class T, class Arch>
+struct vec_of {
+#if !defined(NHA_DETAIL_NO_VECTORS)
+  using type = xsimd::batch<T, Arch>;
+  static constexpr Index lanes = static_cast<Index>(type::size);
+#endif
+};
+template <class T>
+struct vec_of<T, scalar> {
+  using type = T;
+  static constexpr Index lanes = 1;
+};
+#if !defined(NHA_DETAIL_NO_VECTORS)
+// An architecture without vectors of T (double on 32-bit NEON, say) works on single numbers.
+template <class T, class Arch>
+requires(!std::is_same_v<Arch, scalar> &&
+         !xsimd::has_simd_register<T, Arch>::value) struct vec_of<T, Arch> : vec_of<T, scalar> {
+};
+#endif
+}  // namespace detail
+
+/// A vector of T.
+template <class T, class Arch>
+using vec = typename detail::vec_of<T, Arch>::type;
+
+/// How many numbers it holds.
+template <class T, class Arch>
+inline constexpr Index lanes = detail::vec_of<T, Arch>::lanes;
+
+/// How many vector registers there are: it decides the tile sizes.
+#if defined(__AVX512F__) || defined(__aarch64__)
+inline constexpr int registers = 32;
+#else
+inline constexpr int registers = 16;
+#endif
+
+/// Calls f with std::integral_constant 0 .. Count-1: an unrolled loop on every compiler.
+template <int Count, class F>
+NHA_INLINE void unroll(F&& f) noexcept {
+  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+    (f(std::integral_constant<int, I>()), ...);
+  }
+  (std::make_integer_sequence<int, Count>());
+}
+
+// Plain numbers.
+template <class V, class T>
+requires std::is_arithmetic_v<V> NHA_INLINE V load(const T* p)
+noexcept {
+  return *p;
+}
+template <class T>
+requires std::is_arithmetic_v<T> NHA_INLINE void store(T* p, T value) noexcept {
+  *p = value;
+}
+template <class T>
+requires std::is_arithmetic_v<T> NHA_INLINE T fma(T a, T b, T c)
+noexcept {
+  return multiply_add(a, b, c);
+}
+template <class T>
+requires std::is_arithmetic_v<T> NHA_INLINE T max(T a, T b)
+noexcept {
+  return a < b ? b : a;
+}
+template <class T>
+requires std::is_arithmetic_v<T> NHA_INLINE T exp(T x)
+noexcept {
+  return std::exp(x);
+}
+template <class T>
+requires std::is_arithmetic_v<T> NHA_INLINE T expm1(T x)
+noexcept {
+  return std::expm1(x);
+}
+template <class T>
+requires std::is_arithmetic_v<T> NHA_INLINE T reduce_add(T x)
+noexcept {
+  return x;
+}
+template <class T>
+requires std::is_arithmetic_v<T> NHA_INLINE T reduce_max(T x)
+noexcept {
+  return x;
+}
+
+#if !defined(NHA_DETAIL_NO_VECTORS)
+// Batches. Loads and stores are unaligned: as fast on aligned memory, and no demand on anyone
+// else's.
+template <class V>
+requires(!std::is_arithmetic_v<V>) NHA_INLINE V load(const typename V::value_type* p)
+noexcept {
+  return V::load_unaligned(p);
+}
+template <class T, class A>
+NHA_INLINE void store(T* p, const xsimd::batch<T, A>& value) noexcept {
+  value.store_unaligned(p);
+}
+template <class T, class A>
+NHA_INLINE xsimd::batch<T, A> fma(const xsimd::batch<T, A>& a, const xsimd::batch<T, A>& b,
+                                  const xsimd::batch<T, A>& c) noexcept {
+  return xsimd::fma(a, b, c);
+}
+template <class T, class A>
+NHA_INLINE xsimd::batch<T, A> max(const xsimd::batch<T, A>& a,
+                                  const xsimd::batch<T, A>& b) noexcept {
+  return xsimd::max(a, b);
+}
+template <class T, class A>
+NHA_INLINE xsimd::batch<T, A> exp(const xsimd::batch<T, A>& x) noexcept {
+  return xsimd::exp(x);
+}
+template <class T, class A>
+NHA_INLINE xsimd::batch<T, A> expm1(const xsimd::batch<T, A>& x) noexcept {
+  return xsimd::expm1(x);
+}
+template <class T, class A>
+NHA_INLINE T reduce_add(const xsimd::batch<T, A>& x) noexcept {
+#if XSIMD_VERSION_MAJOR >= 9
+  return xsimd::reduce_add(x);
+#else
+  return xsimd::hadd(x);
+#endif
+}
+template <class T, class A>
+NHA_INLINE T reduce_max(const xsimd::batch<T, A>& x) noexcept {
+#if XSIMD_VERSION_MAJOR >= 9
+  return xsimd::reduce_max(x);
+#else
+  alignas(A::alignment()) T values[xsimd::batch<T, A>::size];
+  x.store_aligned(values);
+  return *std::max_element(values, values + xsimd::batch<T, A>::size);
+#endif
+}
+#endif
+
+/// All lanes equal to x.
+template <class T, class Arch>
+NHA_INLINE vec<T, Arch> broadcast(T x) noexcept {
+  return vec<T, Arch>(x);
+}
+
+/// Applies f to the vectors of two rows of `count` numbers, count a multiple of kRowPadding:
+/// out[i] = f(in[i]). The rows may be the same.
+template <class Arch, class T, class F>
+NHA_INLINE void transform(const T* in, T* out, Index count, F&& f) noexcept {
+  static_assert(kRowPadding % lanes<T, Arch> == 0, "vectors wider than the padding of rows");
+  for (Index i = 0; i < count; i += lanes<T, Arch>)
+    simd::store(out + i, f(simd::load<vec<T, Arch>>(in + i)));
+}
+
+}  // namespace simd
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,139 @@
+// SPDX-License-Identifier: MIT
+// The short-term memory: the newest keys and values of one head, exact, in a ring buffer.
+//
+// SlidingWindowView is the ring as kernels see it, wherever its numbers lie; SlidingWindow owns
+// one. What reads the window is the fused softmax (attention/fused_softmax.hpp).
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
+#include <nha/core/tensor_view.hpp>
+
+#include <algorithm>
+#include <cstdint>
+#include <memory_resource>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// The last `capacity` tokens of one key/value head, each found by its position in the sequence;
+/// owns nothing and does not know how many tokens there are: who owns the sequence does.
+///
+/// Row position % capacity holds a token: keys [capacity, padded(Dk)], values [capacity,
+/// padded(Dv)], padding zero. T is the storage type, bfloat16 and float16 included.
+template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic>
+struct SlidingWindowView {
+  T* key = nullptr;
+  T* value = nullptr;
+  Index capacity = 0;
+  [[no_unique_address]] Extent<KeyDim> key_dim;
+  [[no_unique_address]] Extent<ValueDim> value_dim;
+
+  NHA_INLINE Index key_stride() const noexcept { return padded(key_dim); }
+  NHA_INLINE Index value_stride() const noexcept { return padded(value_dim); }
+
+  /// Lays the ring out in the next sections of a block.
+  static SlidingWindowView take(SectionCursor& cursor, Index capacity, Index key_dim,
+                                Index value_dim) {
+    SlidingWindowView view;
+    view.capacity = capacity;
+    view.key_dim = Extent<KeyDim>(key_dim);
+    view.value_dim = Extent<ValueDim>(value_dim);
+    view.key = cursor.take<T>(capacity * padded(key_dim));
+    view.value = cursor.take<T>(capacity * padded(value_dim));
+    return view;
+  }
+
+  /// Key of the token at `position`, one of the last `capacity` tokens pushed. [Dk]
+  NHA_INLINE T* key_row(std::int64_t position) const noexcept {
+    return key + row(position) * key_stride();
+  }
+  /// Value of the token at `position`. [Dv]
+  NHA_INLINE T* value_row(std::int64_t position) const noexcept {
+    return value + row(position) * value_stride();
+  }
+
+  /// Stores a token, in place of the one `capacity` tokens before it. A null key or value leaves
+  /// that part of the row as it is.
+  NHA_INLINE void push(std::int64_t position, const T* token_key,
+                       const T* token_value) const noexcept {
+    if (capacity == 0) return;
+    if (token_key != nullptr) std::copy_n(token_key, Index{key_dim}, key_row(position));
+    if (token_value != nullptr) std::copy_n(token_value, Index{value_dim}, value_row(position));
+  }
+
+ private:
+  NHA_INLINE Index row(std::int64_t position) const noexcept {
+    return static_cast<Index>(position % capacity);
+  }
+};
+
+/// Owns the window of one head: the newest `window` tokens, for use without the rest of the
+/// operator.
+template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic>
+class SlidingWindow {
+ public:
+  using View = SlidingWindowView<T, KeyDim, ValueDim>;
+
+  /// @throws ArgumentError if a size is negative or differs from the static one.
+  SlidingWindow(Index window, Index key_dim, Index value_dim,
+                std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : window_(checked("window", window, Dynamic)),
+        key_dim_(checked("key_dim", key_dim, KeyDim)),
+        value_dim_(checked("value_dim", value_dim, ValueDim)) {
+    SectionCursor size(nullptr);
+    View::take(size, window, key_dim, value_dim);
+    buffer_ = Buffer(size.used(), memory);
+  }
+
+  /// The window as kernels take it.
+  View view() noexcept {
+    SectionCursor cursor(buffer_.data());
+    return View::take(cursor, window_, key_dim_, value_dim_);
+  }
+
+  /// Stores the next token; key [Dk], value [Dv]. The oldest one drops out of a full window.
+  /// @throws ArgumentError if a size does not fit.
+  void push(TensorView<const T, Dynamic> key, TensorView<const T, Dynamic> value) {
+    check_argument(key.extent(0) == key_dim_ && key.has_contiguous_rows(), "key has ",
+                   key.extent(0), " elements; expected ", key_dim_, ", contiguous");
+    check_argument(value.extent(0) == value_dim_ && value.has_contiguous_rows(), "value has ",
+                   value.extent(0), " elements; expected ", value_dim_, ", contiguous");
+    view().push(tokens_seen_, key.data(), value.data());
+    ++tokens_seen_;
+  }
+
+  /// Tokens in the window: the smaller of window() and tokens_seen().
+  Index size() const noexcept {
+    return static_cast<Index>(std::min<std::int64_t>(window_, tokens_seen_));
+  }
+  Index window() const noexcept { return window_; }
+  std::int64_t tokens_seen() const noexcept { return tokens_seen_; }
+  /// Key [Dk] and value [Dv] of the i-th token in the window, 0 <= i < size(), oldest first.
+  TensorView<const T, Dynamic> key(Index i) noexcept {
+    return {view().key_row(tokens_seen_ - size() + i), {key_dim_}};
+  }
+  TensorView<const T, Dynamic> value(Index i) noexcept {
+    return {view().value_row(tokens_seen_ - size() + i), {value_dim_}};
+  }
+  void clear() noexcept { tokens_seen_ = 0; }
+  std::size_t bytes() const noexcept { return buffer_.size(); }
+
+ private:
+  static Index checked(const char* name, Index size, Index static_size) {
+    check_argument(size >= 0, name, " is ", size, "; expected 0 or more");
+    check_argument(static_size == Dynamic || static_size == size, name, " is ", size,
+                   "; the type says ", static_size);
+    return size;
+  }
+
+  Index window_;
+  Index key_dim_;
+  Index value_dim_;
+  std::int64_t tokens_seen_ = 0;
+  Buffer buffer_;
+};
+
+NHA_ISA_NAMESPACE_END

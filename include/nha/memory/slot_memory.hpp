@@ -1,0 +1,188 @@
+// SPDX-License-Identifier: MIT
+// The long-term memory: M key/value slots of one head, updated by a linear RNN with a gate per
+// slot.
+//
+// SlotMemoryView is the memory as kernels see it, wherever its numbers lie; SlotMemory owns one.
+// What reads the slots is the fused softmax (attention/fused_softmax.hpp).
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
+#include <nha/core/numeric.hpp>
+#include <nha/core/tensor_view.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstddef>
+#include <memory_resource>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// The M slots of one key/value head: keys [M, Dk], values [M, Dv] and mass [M]; owns nothing.
+///
+/// Keys are stored transposed, [Dk, padded(M)], so that a query meets all slots at once and a
+/// token's gates, one per slot, are a vector. Value rows have padded(Dv) numbers. Padding is zero
+/// and stays zero: a padded slot is written with strength 0.
+template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
+struct SlotMemoryView {
+  T* key = nullptr;    // [key_dim, key_stride()]
+  T* value = nullptr;  // [slots, value_stride()]
+  T* mass = nullptr;   // [key_stride()]
+  [[no_unique_address]] Extent<KeyDim> key_dim;
+  [[no_unique_address]] Extent<ValueDim> value_dim;
+  [[no_unique_address]] Extent<Slots> slots;
+
+  NHA_INLINE Index key_stride() const noexcept { return padded(slots); }
+  NHA_INLINE Index value_stride() const noexcept { return padded(value_dim); }
+
+  /// Lays the memory out in the next sections of a block.
+  static SlotMemoryView take(SectionCursor& cursor, Index key_dim, Index value_dim, Index slots) {
+    SlotMemoryView view;
+    view.key_dim = Extent<KeyDim>(key_dim);
+    view.value_dim = Extent<ValueDim>(value_dim);
+    view.slots = Extent<Slots>(slots);
+    view.key = cursor.take<T>(key_dim * padded(slots));
+    view.value = cursor.take<T>(slots * padded(value_dim));
+    view.mass = cursor.take<T>(padded(slots));
+    return view;
+  }
+
+  NHA_INLINE T& key_at(Index slot, Index d) const noexcept { return key[d * key_stride() + slot]; }
+  NHA_INLINE T& value_at(Index slot, Index d) const noexcept {
+    return value[slot * value_stride() + d];
+  }
+  TensorView<const T, Dynamic, Dynamic> keys() const noexcept {
+    return {key, {slots, key_dim}, {1, key_stride()}};
+  }
+  TensorView<const T, Dynamic, Dynamic> values() const noexcept {
+    return {value, {slots, value_dim}, {value_stride(), 1}};
+  }
+  TensorView<const T, Dynamic> masses() const noexcept { return {mass, {slots}}; }
+
+  void clear() const noexcept {
+    std::fill_n(key, key_dim * key_stride(), T{});
+    std::fill_n(value, slots * value_stride(), T{});
+    std::fill_n(mass, key_stride(), T{});
+  }
+  /// Copies all numbers from a memory of the same sizes.
+  void copy_from(const SlotMemoryView& other) const noexcept {
+    std::copy_n(other.key, key_dim * key_stride(), key);
+    std::copy_n(other.value, slots * value_stride(), value);
+    std::copy_n(other.mass, key_stride(), mass);
+  }
+
+  /// One token enters the slots:
+  ///   key   <- retention . key   + write (x) token_key
+  ///   value <- retention . value + write (x) token_value
+  ///   mass  <- retention . mass  + write
+  /// retention = exp(log_gate) and write [M], token_key [Dk], token_value [Dv]. Rounds exactly as
+  /// the SIMD kernels do, so a replayed update gives the same bits.
+  template <class Stored>
+  void enter(const T* retention, const T* write, const Stored* token_key,
+             const Stored* token_value) const noexcept {
+    for (Index d = 0; d < key_dim; ++d) {
+      const T k = widen(token_key[d]);
+      T* row = key + d * key_stride();
+      for (Index m = 0; m < slots; ++m) row[m] = multiply_add(retention[m], row[m], write[m] * k);
+    }
+    for (Index m = 0; m < slots; ++m) {
+      T* row = value + m * value_stride();
+      for (Index d = 0; d < value_dim; ++d)
+        row[d] = multiply_add(retention[m], row[d], write[m] * widen(token_value[d]));
+      mass[m] = multiply_add(retention[m], mass[m], write[m]);
+    }
+  }
+};
+
+/// Owns the slots of one head, for use without the rest of the operator. T is float or double.
+template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
+class SlotMemory {
+ public:
+  using View = SlotMemoryView<T, KeyDim, ValueDim, Slots>;
+
+  /// All sizes static.
+  SlotMemory() requires(KeyDim != Dynamic && ValueDim != Dynamic && Slots != Dynamic)
+      : SlotMemory(KeyDim, ValueDim, Slots) {}
+
+  /// @throws ArgumentError if a size is negative or differs from the static one.
+  SlotMemory(Index key_dim, Index value_dim, Index slots,
+             std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+      : key_dim_(checked("key_dim", key_dim, KeyDim)),
+        value_dim_(checked("value_dim", value_dim, ValueDim)),
+        slots_(checked("slots", slots, Slots)) {
+    SectionCursor size(nullptr);
+    take(size);
+    buffer_ = Buffer(size.used(), memory);
+  }
+
+  /// The memory as kernels take it.
+  View view() noexcept {
+    SectionCursor cursor(buffer_.data());
+    return take(cursor).slots;
+  }
+
+  /// One token enters. log_gate [M], natural logarithm, never above 0; write [M], or empty for
+  /// 1 - exp(log_gate); key [Dk]; value [Dv]. Does not allocate.
+  /// @throws ArgumentError if a size does not fit, a gate is NaN or above 0, or a write not finite;
+  /// nothing has then been written.
+  void enter(TensorView<const T, Dynamic> log_gate, TensorView<const T, Dynamic> write,
+             TensorView<const T, Dynamic> key, TensorView<const T, Dynamic> value) {
+    check_size("log_gate", log_gate.extent(0), slots_);
+    if (!write.empty()) check_size("write", write.extent(0), slots_);
+    check_size("key", key.extent(0), key_dim_);
+    check_size("value", value.extent(0), value_dim_);
+    check_argument(key.has_contiguous_rows() && value.has_contiguous_rows(),
+                   "key and value must be contiguous");
+    for (Index m = 0; m < slots_; ++m) {
+      check_argument(log_gate(m) <= 0, "log_gate of slot ", m, " is ", log_gate(m),
+                     "; expected 0 or less");
+      check_argument(write.empty() || std::isfinite(write(m)), "write of slot ", m,
+                     " is not a finite number");
+    }
+    SectionCursor cursor(buffer_.data());
+    const Sections sections = take(cursor);
+    for (Index m = 0; m < slots_; ++m) {
+      sections.retention[m] = retention(log_gate(m));
+      sections.write[m] = write.empty() ? default_write(log_gate(m)) : write(m);
+    }
+    sections.slots.enter(sections.retention, sections.write, key.data(), value.data());
+  }
+
+  TensorView<const T, Dynamic, Dynamic> keys() noexcept { return view().keys(); }
+  TensorView<const T, Dynamic, Dynamic> values() noexcept { return view().values(); }
+  TensorView<const T, Dynamic> mass() noexcept { return view().masses(); }
+  void clear() noexcept { view().clear(); }
+  std::size_t bytes() const noexcept { return buffer_.size(); }
+
+ private:
+  struct Sections {
+    View slots;
+    T* retention;  // scratch of enter()
+    T* write;
+  };
+  Sections take(SectionCursor& cursor) const {
+    const View slots = View::take(cursor, key_dim_, value_dim_, slots_);
+    T* retention = cursor.take<T>(slots_);
+    T* write = cursor.take<T>(slots_);
+    return {slots, retention, write};
+  }
+  static Index checked(const char* name, Index size, Index static_size) {
+    check_argument(size >= 0, name, " is ", size, "; expected 0 or more");
+    check_argument(static_size == Dynamic || static_size == size, name, " is ", size,
+                   "; the type says ", static_size);
+    return size;
+  }
+  static void check_size(const char* name, Index size, Index expected) {
+    check_argument(size == expected, name, " has ", size, " elements; expected ", expected);
+  }
+
+  Index key_dim_;
+  Index value_dim_;
+  Index slots_;
+  Buffer buffer_;
+};
+
+NHA_ISA_NAMESPACE_END

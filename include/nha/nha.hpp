@@ -1,0 +1,23 @@
+// SPDX-License-Identifier: MIT
+// Everything for the operator on the CPU. Needs xsimd (unless NHA_DISABLE_SIMD is defined) and nothing
+// else; the layer and the model (nha/layer), files (nha/io), Eigen adapters (nha/eigen.hpp) and thread
+// adapters for Eigen and OpenMP (nha/parallel) have headers of their own.
+#pragma once
+
+#include <nha/attention/fused_softmax.hpp>
+#include <nha/attention/prefill.hpp>
+#include <nha/attention/reference.hpp>
+#include <nha/attention/step.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/options.hpp>
+#include <nha/core/tensor.hpp>
+#include <nha/core/tensor_view.hpp>
+#include <nha/core/workspace.hpp>
+#include <nha/memory/sliding_window.hpp>
+#include <nha/memory/slot_memory.hpp>
+#include <nha/memory/state.hpp>
+#include <nha/memory/state_bytes.hpp>
+#include <nha/parallel/executor.hpp>
+#include <nha/parallel/thread_pool.hpp>
+#include <nha/version.hpp>

@@ -1,0 +1,217 @@
+// SPDX-License-Identifier: MIT
+// Random inputs of any shape, the operator run over them in pieces, and how far two results differ.
+#pragma once
+
+#include <nha/nha.hpp>
+
+#include <algorithm>
+#include <cmath>
+#include <cstdint>
+#include <random>
+#include <string>
+#include <vector>
+
+namespace nha_test {
+
+using nha::Index;
+
+/// How fast slots forget.
+enum class Gates { usual, fast, slow, mixed };
+
+struct CaseShape {
+  Index batch = 1;
+  Index tokens = 32;
+  Index kv_heads = 1;
+  Index group = 1;
+  Index key_dim = 16;
+  Index value_dim = 16;
+  Index slots = 8;
+  Gates gates = Gates::usual;
+  bool explicit_write = false;
+  /// Packed sequences of these lengths in place of batch and tokens.
+  std::vector<Index> lengths = {};
+
+  Index sequences() const { return lengths.empty() ? batch : static_cast<Index>(lengths.size()); }
+};
+
+/// Owns random inputs. Values are exact in float16 range for half types after rounding to T.
+template <class T>
+class RandomCase {
+ public:
+  using Acc = nha::accumulate_t<T>;
+  using Inputs = nha::AttentionInputs<T>;
+
+  explicit RandomCase(const CaseShape& given, std::uint32_t seed = 1) : shape(given) {
+    if (!shape.lengths.empty()) {
+      shape.batch = 1;
+      shape.tokens = 0;
+      for (Index length : shape.lengths) shape.tokens += length;
+      cu_seqlens.push_back(0);
+      for (Index length : shape.lengths) cu_seqlens.push_back(cu_seqlens.back() + length);
+    }
+    std::mt19937 random(seed);
+    std::normal_distribution<float> normal;
+    const Index query_heads = shape.kv_heads * shape.group;
+    const auto fill = [&](Index heads, Index last) {
+      nha::Tensor<T, 4> tensor({shape.batch, shape.tokens, heads, last});
+      for (T& value : tensor.values()) value = static_cast<T>(normal(random));
+      return tensor;
+    };
+    q_window = fill(query_heads, shape.key_dim);
+    k_window = fill(shape.kv_heads, shape.key_dim);
+    q_slot = fill(query_heads, shape.key_dim);
+    k_slot = fill(shape.kv_heads, shape.key_dim);
+    v = fill(shape.kv_heads, shape.value_dim);
+    log_gate = nha::Tensor<Acc, 4>({shape.batch, shape.tokens, shape.kv_heads, shape.slots});
+    write = nha::Tensor<Acc, 4>({shape.batch, shape.tokens, shape.kv_heads, shape.slots});
+    std::uniform_real_distribution<float> uniform(0.0f, 1.0f);
+    for (Index i = 0; i < log_gate.size(); ++i) {
+      const Index slot = shape.slots > 0 ? i % shape.slots : 0;
+      log_gate.data()[i] = static_cast<Acc>(gate(slot, normal(random), uniform(random)));
+      write.data()[i] = static_cast<Acc>(uniform(random));
+    }
+  }
+
+  Inputs inputs() const {
+    Inputs in{.q_window = q_window,
+              .k_window = k_window,
+              .q_slot = q_slot,
+              .k_slot = k_slot,
+              .v = v,
+              .log_gate = log_gate,
+              .cu_seqlens = cu_seqlens};
+    if (shape.explicit_write) in.write = write;
+    return in;
+  }
+  nha::AttentionShape attention_shape() const {
+    return {.batch = shape.sequences(),
+            .kv_heads = shape.kv_heads,
+            .key_dim = shape.key_dim,
+            .value_dim = shape.value_dim,
+            .slots = shape.slots};
+  }
+
+  CaseShape shape;
+  nha::Tensor<T, 4> q_window, k_window, q_slot, k_slot, v;
+  nha::Tensor<Acc, 4> log_gate, write;
+  std::vector<std::int64_t> cu_seqlens;
+
+ private:
+  float gate(Index slot, float normal, float uniform) const {
+    switch (shape.gates) {
+      case Gates::fast:
+        return -40.0f * uniform;
+      case Gates::slow:
+        return -1e-6f * uniform;
+      case Gates::mixed:
+        return -uniform *
+               std::pow(10.0f, 1.3f - 6.3f * static_cast<float>(slot) /
+                                          static_cast<float>(std::max<Index>(shape.slots, 2) - 1));
+      case Gates::usual:
+        break;
+    }
+    return -std::log1p(std::exp(-normal)) / 8;
+  }
+};
+
+/// Outputs of the operator for a case.
+template <class T>
+struct CaseOutputs {
+  using Acc = nha::accumulate_t<T>;
+
+  explicit CaseOutputs(const CaseShape& s)
+      : o({s.batch, s.tokens, s.kv_heads * s.group, s.value_dim}),
+        lse({s.batch, s.tokens, s.kv_heads * s.group}),
+        slot_share({s.batch, s.tokens, s.kv_heads * s.group}) {}
+
+  nha::AttentionOutputs<T> views() { return {.o = o, .lse = lse, .slot_share = slot_share}; }
+  /// Tokens [first, first + count) of every sequence.
+  nha::AttentionOutputs<T> tokens(Index first, Index count) {
+    return {.o = o.view().template slice<1>(first, count),
+            .lse = lse.view().template slice<1>(first, count),
+            .slot_share = slot_share.view().template slice<1>(first, count)};
+  }
+
+  nha::Tensor<T, 4> o;
+  nha::Tensor<Acc, 3> lse, slot_share;
+};
+
+/// Tokens [first, first + count) of inputs that are not packed.
+template <class T>
+nha::AttentionInputs<T> token_range(nha::AttentionInputs<T> in, Index first, Index count) {
+  const auto cut = [&](auto& view) {
+    if (view.data() != nullptr) view = view.template slice<1>(first, count);
+  };
+  cut(in.q_window);
+  cut(in.k_window);
+  cut(in.q_slot);
+  cut(in.k_slot);
+  cut(in.v);
+  cut(in.log_gate);
+  cut(in.write);
+  return in;
+}
+
+/// Runs tokens [first, last) through prefill in pieces of `piece` tokens.
+template <class T>
+void prefill_range(const RandomCase<T>& c, nha::AttentionState<T>& state, CaseOutputs<T>& out,
+                   Index first, Index last, Index piece, const nha::PrefillOptions& options = {}) {
+  nha::Workspace workspace;
+  for (Index t = first; t < last; t += piece) {
+    const Index count = std::min(piece, last - t);
+    nha::prefill(token_range(c.inputs(), t, count), state, out.tokens(t, count), workspace,
+                 options);
+  }
+}
+
+/// ||a - b|| / ||b||, or the largest difference where ||b|| is 0. Equal infinities are equal; a NaN
+/// or an infinity on one side only gives infinity.
+template <class A, class B>
+double relative_error(const A* a, const B* b, Index count) {
+  double difference = 0, norm = 0, largest = 0;
+  for (Index i = 0; i < count; ++i) {
+    const auto x = static_cast<double>(nha::widen(a[i]));
+    const auto y = static_cast<double>(nha::widen(b[i]));
+    if (x == y) {
+      if (std::isfinite(y)) norm += y * y;
+      continue;
+    }
+    if (!std::isfinite(x) || !std::isfinite(y)) return INFINITY;
+    difference += (x - y) * (x - y);
+    norm += y * y;
+    largest = std::max(largest, std::abs(x - y));
+  }
+  return norm > 0 ? std::sqrt(difference / norm) : largest;
+}
+template <class A, class B, int Rank>
+double relative_error(const nha::Tensor<A, Rank>& a, const nha::Tensor<B, Rank>& b) {
+  return a.size() == b.size() ? relative_error(a.data(), b.data(), a.size()) : INFINITY;
+}
+
+/// The largest of the errors of o, lse and slot_share.
+template <class A, class B>
+double relative_error(const CaseOutputs<A>& a, const CaseOutputs<B>& b) {
+  return std::max({relative_error(a.o, b.o), relative_error(a.lse, b.lse),
+                   relative_error(a.slot_share, b.slot_share)});
+}
+
+/// The error of the slots, over all sequences and heads.
+template <class A, class B>
+double slot_error(const nha::AttentionState<A>& a, const nha::AttentionState<B>& b) {
+  const auto& shape = b.shape();
+  std::vector<double> x, y;
+  const auto collect = [&](const auto& state, std::vector<double>& out) {
+    for (Index n = 0; n < shape.batch; ++n)
+      for (Index h = 0; h < shape.kv_heads; ++h)
+        for (Index m = 0; m < shape.slots; ++m) {
+          for (Index d = 0; d < shape.key_dim; ++d) out.push_back(state.slot_k(n, h)(m, d));
+          for (Index d = 0; d < shape.value_dim; ++d) out.push_back(state.slot_v(n, h)(m, d));
+          out.push_back(state.slot_mass(n, h)(m));
+        }
+  };
+  collect(a, x);
+  collect(b, y);
+  return relative_error(x.data(), y.data(), static_cast<Index>(x.size()));
+}
+
+}  // namespace nha_test
