@@ -319,13 +319,9 @@ class RecurrentHead {
     const Index stride = memory_.window.value_stride();
     for (Index i = 0; i < visible; ++i) {
       const Acc* value = in_acc(memory_.window.value_row(oldest + i), stride, s_.value);
-      for (Index g = 0; g < group_; ++g) {
-        const V weight(s_.logits[g * logit_stride() + padded_slots() + i]);
-        Acc* output = s_.output + g * stride;
-        for (Index d = 0; d < stride; d += kLanes)
-          simd::store(output + d,
-                      simd::fma(weight, simd::load<V>(value + d), simd::load<V>(output + d)));
-      }
+      for (Index g = 0; g < group_; ++g)
+        simd::add_scaled<Arch>(s_.logits[g * logit_stride() + padded_slots() + i], value,
+                               s_.output + g * stride, stride);
     }
   }
 

@@ -193,6 +193,14 @@ NHA_INLINE void transform(const T* in, T* out, Index count, F&& f) noexcept {
     simd::store(out + i, f(simd::load<vec<T, Arch>>(in + i)));
 }
 
+/// out[i] += factor * x[i] for `count` numbers, a multiple of kRowPadding.
+template <class Arch, class T>
+NHA_INLINE void add_scaled(T factor, const T* x, T* out, Index count) noexcept {
+  using V = vec<T, Arch>;
+  for (Index i = 0; i < count; i += lanes<T, Arch>)
+    simd::store(out + i, simd::fma(V(factor), simd::load<V>(x + i), simd::load<V>(out + i)));
+}
+
 }  // namespace simd
 
 NHA_ISA_NAMESPACE_END

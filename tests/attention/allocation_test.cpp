@@ -1,0 +1,112 @@
+// SPDX-License-Identifier: MIT
+// step and prefill with a workspace allocate nothing: global operator new and a counting memory
+// resource watch.
+#include <nha/attention/prefill.hpp>
+#include <nha/attention/step.hpp>
+
+#include <gtest/gtest.h>
+
+#include <atomic>
+#include <cstdlib>
+#include <memory_resource>
+#include <new>
+
+#include "support/random_case.hpp"
+
+namespace {
+std::atomic<long> allocations{0};
+
+__attribute__((noinline)) void* counted(std::size_t bytes, std::size_t alignment) {
+  ++allocations;
+  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
+  if (memory == nullptr) std::abort();
+  return memory;
+}
+}  // namespace
+
+void* operator new(std::size_t bytes) {
+  return counted(bytes, alignof(std::max_align_t));
+}
+void* operator new(std::size_t bytes, std::align_val_t alignment) {
+  return counted(bytes, static_cast<std::size_t>(alignment));
+}
+void operator delete(void* memory) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::align_val_t) noexcept {
+  std::free(memory);
+}
+void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
+  std::free(memory);
+}
+
+namespace {
+
+using namespace nha_test;  // NOLINT
+using nha::AttentionState;
+
+class CountingResource : public std::pmr::memory_resource {
+ public:
+  long count = 0;
+
+ private:
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+    ++count;
+    return std::pmr::new_delete_resource()->allocate(bytes, alignment);
+  }
+  void do_deallocate(void* memory, std::size_t bytes, std::size_t alignment) override {
+    std::pmr::new_delete_resource()->deallocate(memory, bytes, alignment);
+  }
+  bool do_is_equal(const std::pmr::memory_resource& other) const noexcept override {
+    return this == &other;
+  }
+};
+
+TEST(Allocation, TheCounterCounts) {
+  const long before = allocations;
+  nha::Workspace workspace;
+  workspace.reserve(100);
+  EXPECT_GT(allocations, before);
+}
+
+template <class T>
+void expect_no_allocation(const nha::AttentionOptions& options, const CaseShape& shape) {
+  const RandomCase<T> c(shape);
+  CountingResource memory;
+  AttentionState<T> state(c.attention_shape(), options, 4, &memory);
+  CaseOutputs<T> out(c.shape);
+  nha::Workspace workspace(&memory);
+  const Index query_heads = shape.kv_heads * shape.group;
+  // The window is not full yet: what is reserved must do for when it is.
+  prefill_range(c, state, out, 0, c.shape.tokens, c.shape.tokens);
+  workspace.reserve(std::max(nha::prefill_workspace_bytes(state, query_heads, c.shape.tokens),
+                             nha::step_workspace_bytes(state, query_heads)));
+  const long made = memory.count;
+  const long before = allocations;
+  nha::prefill(c.inputs(), state, out.views(), workspace);
+  for (Index t = 0; t < 10; ++t)
+    nha::step(token_range(c.inputs(), t, 1), state, out.tokens(t, 1), workspace);
+  state.rollback(0, 3);
+  state.reset(0);
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(memory.count, made);
+}
+
+TEST(Allocation, StepAndPrefillWithAWorkspaceMakeNone) {
+  const CaseShape shape{.batch = 2, .tokens = 80, .kv_heads = 2, .group = 3, .key_dim = 20};
+  expect_no_allocation<float>({.window = 20}, shape);
+  expect_no_allocation<double>({.window = 0}, shape);
+  expect_no_allocation<nha::bfloat16>({.window = 200}, shape);
+  expect_no_allocation<float>({.window = 9, .empty_slots = nha::EmptySlots::mass_corrected}, shape);
+}
+
+TEST(Allocation, AStateMakesOneForItsMemory) {
+  CountingResource memory;
+  const AttentionState<float> state({.batch = 3, .kv_heads = 2}, {.window = 8}, 2, &memory);
+  EXPECT_EQ(memory.count, 1);
+}
+
+}  // namespace

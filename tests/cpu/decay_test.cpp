@@ -1,0 +1,124 @@
+// SPDX-License-Identifier: MIT
+// The decays inside a chunk against the closed form, in double with exponents of differences.
+#include <nha/cpu/decay.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "support/architectures.hpp"
+
+namespace {
+
+using nha::Index;
+
+struct DecayCase {
+  Index count, group, slots, first;
+  double gate_scale;
+};
+
+std::vector<DecayCase> decay_cases() {
+  return {{16, 1, 64, 0, 0.1}, {16, 1, 16, 0, 40.0}, {16, 3, 80, 5, 1e-6}, {1, 1, 16, 0, 1.0},
+          {7, 8, 16, 2, 5.0},  {33, 2, 32, 33, 1.0}, {16, 5, 16, 15, 1.0}};
+}
+
+template <class Arch>
+class Decay : public ::testing::Test {
+ protected:
+  void make(const DecayCase& c) {
+    std::mt19937 random(7);
+    std::uniform_real_distribution<double> uniform;
+    std::normal_distribution<double> normal;
+    const auto size = static_cast<std::size_t>(c.count * c.slots);
+    log_gate.resize(size), retention.resize(size), write.resize(size);
+    for (std::size_t i = 0; i < size; ++i) {
+      log_gate[i] = -c.gate_scale * uniform(random);
+      retention[i] = std::exp(log_gate[i]);
+      write[i] = uniform(random);
+    }
+    gates = {retention.data(), write.data(), c.slots, c.first, c.count};
+    const auto rows = static_cast<std::size_t>(c.count * c.group);
+    values.resize(rows * static_cast<std::size_t>(c.slots));
+    pairs.resize(rows * 48);
+    for (double& x : values) x = normal(random);
+    for (double& x : pairs) x = normal(random);
+  }
+  double at(const std::vector<double>& v, Index i, Index stride, Index j) const {
+    return v[static_cast<std::size_t>(i * stride + j)];
+  }
+  /// exp of the sum of the log gates of entering tokens (j, i].
+  double decay(Index i, Index j, Index m) const {
+    double sum = 0;
+    for (Index l = std::max(j + 1, gates.first); l <= i; ++l)
+      sum += at(log_gate, l, gates.stride, m);
+    return std::exp(sum);
+  }
+
+  std::vector<double> log_gate, retention, write, values, pairs;
+  nha::EnteringGates<double> gates{};
+};
+TYPED_TEST_SUITE(Decay, nha_test::Architectures);
+
+TYPED_TEST(Decay, LogitsAreMovedToEachQuerysTime) {
+  for (const DecayCase& c : decay_cases()) {
+    this->make(c);
+    auto logits = this->values;
+    nha::decay_logits<TypeParam>(this->gates, c.group, this->pairs.data(), 48, logits.data(),
+                                 c.slots);
+    for (Index row = 0; row < c.count * c.group; ++row)
+      for (Index m = 0; m < c.slots; ++m) {
+        const Index i = row / c.group;
+        double expected = this->at(this->values, row, c.slots, m) * this->decay(i, -1, m);
+        for (Index j = c.first; j <= i; ++j)
+          expected += this->at(this->pairs, row, 48, j) * this->at(this->write, j, c.slots, m) *
+                      this->decay(i, j, m);
+        ASSERT_NEAR(this->at(logits, row, c.slots, m), expected, 1e-13);
+      }
+  }
+}
+
+TYPED_TEST(Decay, WeightsGoBackToTheChunksStartAndToItsTokens) {
+  for (const DecayCase& c : decay_cases()) {
+    this->make(c);
+    auto weights = this->values;
+    std::vector<double> to_tokens(this->pairs.size(), 1.0);
+    nha::decay_weights<TypeParam>(this->gates, c.group, weights.data(), c.slots, to_tokens.data(),
+                                  48);
+    for (Index row = 0; row < c.count * c.group; ++row) {
+      const Index i = row / c.group;
+      for (Index m = 0; m < c.slots; ++m)
+        ASSERT_NEAR(this->at(weights, row, c.slots, m),
+                    this->at(this->values, row, c.slots, m) * this->decay(i, -1, m), 1e-13);
+      for (Index j = 0; j < 48; ++j) {
+        double expected = 1.0;  // added to what was there
+        if (j >= c.first && j <= i)
+          for (Index m = 0; m < c.slots; ++m)
+            expected += this->at(this->values, row, c.slots, m) *
+                        this->at(this->write, j, c.slots, m) * this->decay(i, j, m);
+        ASSERT_NEAR(this->at(to_tokens, row, 48, j), expected, 1e-12);
+      }
+    }
+  }
+}
+
+TYPED_TEST(Decay, StrengthsAreWhatIsLeftAtTheChunksEnd) {
+  for (const DecayCase& c : decay_cases()) {
+    this->make(c);
+    std::vector<double> total(static_cast<std::size_t>(c.slots));
+    std::vector<double> strength(this->write.size(), 9.0);
+    nha::chunk_strengths<TypeParam>(this->gates, total.data(), strength.data());
+    for (Index m = 0; m < c.slots; ++m) {
+      ASSERT_NEAR(total[static_cast<std::size_t>(m)], this->decay(c.count - 1, -1, m), 1e-14);
+      for (Index j = 0; j < c.count; ++j)
+        ASSERT_NEAR(this->at(strength, j, c.slots, m),
+                    j < c.first
+                        ? 9.0
+                        : this->at(this->write, j, c.slots, m) * this->decay(c.count - 1, j, m),
+                    1e-14);
+    }
+  }
+}
+
+}  // namespace

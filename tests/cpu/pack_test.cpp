@@ -1,0 +1,69 @@
+// SPDX-License-Identifier: MIT
+#include <nha/cpu/pack.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <vector>
+
+#include "support/architectures.hpp"
+
+namespace {
+
+using nha::Index;
+
+TEST(Pack, RowsAreWidenedAndPaddedWithZeros) {
+  const nha::bfloat16 row[3] = {nha::bfloat16(1.5f), nha::bfloat16(-2.0f), nha::bfloat16(3.0f)};
+  float out[16];
+  std::fill_n(out, 16, 9.0f);
+  nha::pack_row(row, 3, out);
+  EXPECT_EQ(out[0], 1.5f);
+  EXPECT_EQ(out[2], 3.0f);
+  for (int i = 3; i < 16; ++i) EXPECT_EQ(out[i], 0.0f);
+  nha::pack_scaled_row(row, 3, 2.0f, out);
+  EXPECT_EQ(out[1], -4.0f);
+}
+
+TEST(Pack, KeysLieSideBySideInPanels) {
+  std::vector<float> panels(2 * 3 * 16);
+  for (Index token = 0; token < 20; ++token) {
+    const float key[3] = {static_cast<float>(token), 100.0f + static_cast<float>(token), 7.0f};
+    nha::pack_key_column(key, 3, token, panels.data());
+  }
+  EXPECT_EQ(panels[5], 5.0f);              // token 5, first number
+  EXPECT_EQ(panels[16 + 5], 105.0f);       // second
+  EXPECT_EQ(panels[48 + 16 + 3], 119.0f);  // token 19: second panel, column 3
+}
+
+template <class Arch>
+class PackGates : public ::testing::Test {};
+TYPED_TEST_SUITE(PackGates, nha_test::Architectures);
+
+TYPED_TEST(PackGates, KeepDigitsForSlowGatesAndSurviveFastOnes) {
+  const float gates[6] = {0.0f,   -1e-6f,  -0.3f,
+                          -40.0f, -200.0f, -std::numeric_limits<float>::infinity()};
+  float retention[16], write[16];
+  nha::pack_gates<TypeParam>(gates, static_cast<const float*>(nullptr), 6, retention, write);
+  for (int m = 0; m < 6; ++m) {
+    const double g = gates[m];
+    EXPECT_NEAR(retention[m], std::exp(g), 2e-7 * std::exp(g) + 1e-37) << g;
+    EXPECT_NEAR(write[m], -std::expm1(g), 2e-7 * -std::expm1(g)) << g;
+  }
+  for (int m = 6; m < 16; ++m) {
+    EXPECT_EQ(retention[m], 1.0f);
+    EXPECT_EQ(write[m], 0.0f);
+  }
+}
+
+TYPED_TEST(PackGates, TakeGivenWriteStrengths) {
+  const float gates[2] = {-1.0f, -2.0f};
+  const float given[2] = {0.25f, 3.0f};
+  float retention[16], write[16];
+  nha::pack_gates<TypeParam>(gates, given, 2, retention, write);
+  EXPECT_EQ(write[0], 0.25f);
+  EXPECT_EQ(write[1], 3.0f);
+  EXPECT_EQ(write[2], 0.0f);
+}
+
+}  // namespace

@@ -1,0 +1,77 @@
+// SPDX-License-Identifier: MIT
+#include <nha/cpu/softmax.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <random>
+#include <vector>
+
+#include "support/architectures.hpp"
+
+namespace {
+
+using nha::Index;
+using nha::SoftmaxState;
+
+template <class Arch>
+class Softmax : public ::testing::Test {};
+TYPED_TEST_SUITE(Softmax, nha_test::Architectures);
+
+std::vector<float> random_row(std::size_t size) {
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 4);
+  std::vector<float> row(size);
+  for (float& x : row) x = normal(random);
+  return row;
+}
+
+TYPED_TEST(Softmax, OnePieceGivesWeightsRelativeToTheMaximum) {
+  for (std::size_t size : {16u, 32u, 144u}) {
+    const auto logits = random_row(size);
+    auto row = logits;
+    SoftmaxState<float> state;
+    EXPECT_EQ(nha::absorb<TypeParam>(state, row.data(), static_cast<Index>(size)), 0.0f);
+    double sum = 0;
+    for (float x : logits) sum += std::exp(static_cast<double>(x) - state.maximum);
+    EXPECT_EQ(state.maximum, *std::max_element(logits.begin(), logits.end()));
+    EXPECT_NEAR(state.sum, sum, 1e-6 * sum);
+    for (std::size_t i = 0; i < size; ++i)
+      EXPECT_NEAR(row[i], std::exp(logits[i] - state.maximum), 4e-7f * row[i] + 1e-37f);
+  }
+}
+
+TYPED_TEST(Softmax, PiecesAddUp) {
+  const auto logits = random_row(96);
+  auto row = logits;
+  SoftmaxState<float> whole, pieces;
+  auto copy = logits;
+  nha::absorb<TypeParam>(whole, copy.data(), 96);
+  float kept = 1;
+  for (Index first : {0, 32, 48}) {
+    const Index count = first == 0 ? 32 : first == 32 ? 16 : 48;
+    const float factor = nha::absorb<TypeParam>(pieces, row.data() + first, count);
+    if (first > 0) kept *= factor;
+  }
+  EXPECT_EQ(pieces.maximum, whole.maximum);
+  EXPECT_NEAR(pieces.sum, whole.sum, 1e-5f * whole.sum);
+  EXPECT_NEAR(row[0] * kept, copy[0], 1e-6f);
+}
+
+TYPED_TEST(Softmax, AllMaskedRowsStayEmpty) {
+  std::vector<float> row(32, -INFINITY);
+  SoftmaxState<float> state;
+  EXPECT_EQ(nha::absorb<TypeParam>(state, row.data(), 32), 1.0f);
+  for (float x : row) EXPECT_EQ(x, 0.0f);
+  EXPECT_EQ(state.lse(), -INFINITY);
+  EXPECT_EQ(state.normalizer(), 0.0f);
+}
+
+TYPED_TEST(Softmax, SumsARow) {
+  std::vector<double> row(48);
+  for (std::size_t i = 0; i < row.size(); ++i) row[i] = static_cast<double>(i);
+  EXPECT_EQ((nha::sum_row<TypeParam>(row.data(), 48)), 48 * 47 / 2.0);
+  EXPECT_EQ((nha::sum_row<TypeParam>(row.data(), 0)), 0.0);
+}
+
+}  // namespace
