@@ -32,11 +32,14 @@ class Gemm : public ::testing::Test {
     const auto b = whole_numbers<T>(depth * columns, 2);
     auto c = whole_numbers<T>(rows * c_stride, 3);
     const auto before = c;
-    const nha::LeftOperand<T> left = transposed_a ? nha::LeftOperand<T>{a.data(), 1, rows}
-                                                  : nha::LeftOperand<T>{a.data(), depth, 1};
     const nha::RightOperand<T> right = panels_b ? nha::RightOperand<T>{b.data(), depth * 16, 16}
                                                 : nha::row_major(b.data(), columns);
-    nha::gemm<Arch>(rows, columns, depth, left, right, c.data(), c_stride, start);
+    if (transposed_a)
+      nha::gemm<Arch>(rows, columns, depth, nha::Transposed<T>{a.data(), rows}, right, c.data(),
+                      c_stride, start);
+    else
+      nha::gemm<Arch>(rows, columns, depth, nha::Rows<T>{a.data(), depth}, right, c.data(),
+                      c_stride, start);
     for (Index i = 0; i < rows; ++i)
       for (Index j = 0; j < c_stride; ++j) {
         const auto at = static_cast<std::size_t>(i * c_stride + j);

@@ -192,7 +192,7 @@ class ChunkedHead {
   void slot_logits() noexcept {
     const Index stride = plan_.row_stride();
     const Index pair_stride = padded(plan_.chunk);
-    const LeftOperand<Acc> queries{s_.q_slot, padded(plan_.key_dim), 1};
+    const Rows<Acc> queries{s_.q_slot, padded(plan_.key_dim)};
     gemm<Arch>(rows(), plan_.slots, plan_.key_dim, queries,
                row_major<Acc>(memory_.slots.key, plan_.slots), s_.scores, stride, StartAtZero());
     gemm<Arch>(rows(), padded(count_), plan_.key_dim, queries,
@@ -243,13 +243,13 @@ class ChunkedHead {
     const Acc* strength = s_.strength + first * plan_.slots;
     const auto oldest = static_cast<Index>(position_ - plan_.slot_delay + first - band_start_);
     // keys^T [Dk, M] <- keys^T . total + entering^T [Dk, n] strength [n, M]
-    gemm<Arch>(plan_.key_dim, plan_.slots, depth,
-               LeftOperand<Acc>{s_.entering_keys + first * padded(plan_.key_dim), 1,
-                                padded(plan_.key_dim)},
-               row_major(strength, plan_.slots), slots.key, slots.key_stride(),
-               ScaleColumns<Acc>{s_.total});
+    gemm<Arch>(
+        plan_.key_dim, plan_.slots, depth,
+        Transposed<Acc>{s_.entering_keys + first * padded(plan_.key_dim), padded(plan_.key_dim)},
+        row_major(strength, plan_.slots), slots.key, slots.key_stride(),
+        ScaleColumns<Acc>{s_.total});
     // values [M, Dv] <- total . values + strength^T [M, n] values [n, Dv]
-    gemm<Arch>(slots.slots, plan_.value_dim, depth, LeftOperand<Acc>{strength, 1, plan_.slots},
+    gemm<Arch>(slots.slots, plan_.value_dim, depth, Transposed<Acc>{strength, plan_.slots},
                row_major<Acc>(s_.band_values + oldest * plan_.value_dim, plan_.value_dim),
                slots.value, slots.value_stride(), ScaleRows<Acc>{s_.total});
     for (Index i = first; i < count_; ++i)
@@ -307,7 +307,7 @@ class ChunkedHead {
     Acc* scores = s_.scores + plan_.slots;
     if (plan_.window > 0)
       gemm<Arch>(rows(), columns.size(), plan_.key_dim,
-                 LeftOperand<Acc>{s_.q_window, padded(plan_.key_dim), 1},
+                 Rows<Acc>{s_.q_window, padded(plan_.key_dim)},
                  RightOperand<Acc>{s_.band_keys + columns.first * plan_.key_dim,
                                    plan_.key_dim * kRowPadding, kRowPadding},
                  scores, stride, StartAtZero());
@@ -341,8 +341,7 @@ class ChunkedHead {
       decay_weights<Arch>(entering_, plan_.group, s_.scores, stride,
                           s_.scores + plan_.slots + entering - columns.first - entering_.first,
                           stride);
-      gemm<Arch>(rows(), plan_.value_dim, memory_.slots.slots,
-                 LeftOperand<Acc>{s_.scores, stride, 1},
+      gemm<Arch>(rows(), plan_.value_dim, memory_.slots.slots, Rows<Acc>{s_.scores, stride},
                  row_major<Acc>(memory_.slots.value, plan_.value_dim), s_.output, plan_.value_dim,
                  StartAtZero());
     } else {
@@ -368,7 +367,7 @@ class ChunkedHead {
   void add_values(Columns columns, const Start& start) noexcept {
     const Index used = std::min(columns.last, static_cast<Index>(band_end_ - band_start_));
     gemm<Arch>(rows(), plan_.value_dim, used - columns.first,
-               LeftOperand<Acc>{s_.scores + plan_.slots, plan_.row_stride(), 1},
+               Rows<Acc>{s_.scores + plan_.slots, plan_.row_stride()},
                row_major<Acc>(s_.band_values + columns.first * plan_.value_dim, plan_.value_dim),
                s_.output, plan_.value_dim, start);
   }

@@ -78,12 +78,12 @@ void check_gates(const Inputs& inputs) {
         const auto* g = &gate(b, t, h, 0);
         const auto* w = with_write ? &inputs.write(b, t, h, 0) : nullptr;
         using Acc = std::remove_cvref_t<decltype(*g)>;
-        bool good = true;  // no early exit: this loop vectorises
-        for (Index m = 0; m < gate.extent(3); ++m) good &= g[m] <= Acc{0};
+        int bad = 0;  // counted without early exit, so that the loops vectorise
+        for (Index m = 0; m < gate.extent(3); ++m) bad |= g[m] <= Acc{0} ? 0 : 1;
         if (w != nullptr)
           for (Index m = 0; m < gate.extent(3); ++m)
-            good &= std::abs(w[m]) <= std::numeric_limits<Acc>::max();
-        if (good) [[likely]]
+            bad |= std::abs(w[m]) <= std::numeric_limits<Acc>::max() ? 0 : 1;
+        if (bad == 0) [[likely]]
           continue;
         for (Index m = 0; m < gate.extent(3); ++m) {
           check_argument(g[m] <= Acc{0}, "log_gate of sequence row ", b, ", token ", t, ", head ",

@@ -36,14 +36,16 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
+template <class T>
+concept Arithmetic = std::is_arithmetic_v<T>;
+
 inline void append(std::string& out, std::string_view text) {
   out += text;
 }
 inline void append(std::string& out, const char* text) {
   out += text;
 }
-template <class Number>
-requires std::is_arithmetic_v<Number>
+template <Arithmetic Number>
 void append(std::string& out, Number value) {
   if constexpr (std::is_floating_point_v<Number>) {
     char buffer[40];
@@ -78,14 +80,14 @@ template <class Error>
 
 /// Raises ArgumentError with the given parts as its message unless `ok`.
 template <class... Parts>
-void check_argument(bool ok, const Parts&... parts) {
+constexpr void check_argument(bool ok, const Parts&... parts) {
   if (!ok) [[unlikely]]
     detail::raise<ArgumentError>(detail::message(parts...));
 }
 
 /// Raises FormatError with the given parts as its message unless `ok`.
 template <class... Parts>
-void check_format(bool ok, const Parts&... parts) {
+constexpr void check_format(bool ok, const Parts&... parts) {
   if (!ok) [[unlikely]]
     detail::raise<FormatError>(detail::message(parts...));
 }

@@ -10,6 +10,7 @@
 #include <nha/core/error.hpp>
 
 #include <array>
+#include <concepts>
 #include <cstddef>
 #include <span>
 #include <type_traits>
@@ -96,10 +97,9 @@ class TensorView {
   NHA_INLINE constexpr bool empty() const noexcept { return size() == 0; }
 
   /// Element at the given position; positions are not checked.
-  template <class... Positions>
-  requires(sizeof...(Positions) == sizeof...(Extents) &&
-           (std::is_convertible_v<Positions, Index> && ...)) NHA_INLINE constexpr T&
-  operator()(Positions... positions) const noexcept {
+  template <std::convertible_to<Index>... Positions>
+  NHA_INLINE constexpr T& operator()(Positions... positions) const noexcept {
+    static_assert(sizeof...(Positions) == sizeof...(Extents), "one position for each axis");
     Index offset = 0;
     int axis = 0;
     ((offset += static_cast<Index>(positions) * strides_[at(axis++)]), ...);
@@ -117,8 +117,8 @@ class TensorView {
   /// `count` positions of one axis, starting at `first`; that axis's extent becomes dynamic.
   /// @throws ArgumentError if they are not all inside the view.
   template <int Axis>
-  requires(Axis >= 0 && Axis < rank)
-      NHA_INLINE constexpr auto slice(Index first, Index count) const {
+  NHA_INLINE constexpr auto slice(Index first, Index count) const {
+    static_assert(Axis >= 0 && Axis < rank, "the view has no such axis");
     check_argument(first >= 0 && count >= 0 && first <= extent(Axis) - count, "slice of ", count,
                    " from ", first, " does not lie inside axis ", Axis, " of extent ",
                    extent(Axis));
@@ -128,8 +128,9 @@ class TensorView {
   /// The same elements with one more axis, of extent 1, before axis `Axis`: a batch of single
   /// tokens [batch, heads, head_dim] becomes [batch, 1, heads, head_dim] with insert_axis<1>().
   template <int Axis>
-  requires(Axis >= 0 && Axis <= rank && rank < 4)
-      NHA_INLINE constexpr auto insert_axis() const noexcept {
+  NHA_INLINE constexpr auto insert_axis() const noexcept {
+    static_assert(Axis >= 0 && Axis <= rank, "an axis cannot be inserted there");
+    static_assert(rank < 4, "nha::TensorView has at most four axes");
     return insert_axis_at<Axis>(std::make_integer_sequence<int, rank + 1>());
   }
 

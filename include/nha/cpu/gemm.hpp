@@ -15,13 +15,27 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The left operand: element (i, k) is data[i * row_stride + k * depth_stride]. Either stride may
-/// be 1, so a transposed matrix needs no copy.
+/// The left operand, row-major: element (i, k) is data[i * stride + k].
 template <class T>
-struct LeftOperand {
+struct Rows {
   const T* data;
-  Index row_stride;
-  Index depth_stride;
+  Index stride;
+  NHA_INLINE const T* at(Index row) const noexcept { return data + row * stride; }
+  NHA_INLINE T operator()(const T* at, Index row, Index k) const noexcept {
+    return at[row * stride + k];
+  }
+};
+
+/// The left operand given transposed: element (i, k) is data[k * stride + i]. Needs no copy,
+/// because its numbers are broadcast one at a time.
+template <class T>
+struct Transposed {
+  const T* data;
+  Index stride;
+  NHA_INLINE const T* at(Index row) const noexcept { return data + row; }
+  NHA_INLINE T operator()(const T* at, Index row, Index k) const noexcept {
+    return at[k * stride + row];
+  }
 };
 
 /// The right operand in panels of kRowPadding columns: element (k, j) is data[(j / 16) *
@@ -84,60 +98,60 @@ struct GemmTile {
   static constexpr int vectors = simd::registers >= 32 && simd::lanes<T, Arch> <= 4 ? 4 : 2;
 };
 
-template <class Arch, int Rows, int Vectors, class T, class Start>
-NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const LeftOperand<T>& a,
+template <class Arch, int Height, int Vectors, class T, class Left, class Start>
+NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const Left& a,
                           const RightOperand<T>& b, T* c, Index c_stride,
                           const Start& start) noexcept {
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
-  V sum[Rows][Vectors];
+  V sum[Height][Vectors];
   const T* b_at[Vectors];
   simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
     const Index j = column + v * kLanes;
     b_at[v] = b.data + j / kRowPadding * b.panel_stride + j % kRowPadding;
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Height>([&](auto r) __attribute__((always_inline)) {
       sum[r][v] = start.template operator()<V>(c + (row + r) * c_stride + j, row + r, j);
     });
   });
-  const T* a_at = a.data + row * a.row_stride;
+  const T* a_at = a.at(row);
   for (Index k = 0; k < depth; ++k) {
     V b_row[Vectors];
     simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
       b_row[v] = simd::load<V>(b_at[v] + k * b.row_stride);
     });
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-      const V a_rk(a_at[r * a.row_stride + k * a.depth_stride]);
+    simd::unroll<Height>([&](auto r) __attribute__((always_inline)) {
+      const V a_rk(a(a_at, r, k));
       simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
         sum[r][v] = simd::fma(a_rk, b_row[v], sum[r][v]);
       });
     });
   }
   simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Height>([&](auto r) __attribute__((always_inline)) {
       simd::store(c + (row + r) * c_stride + column + v * kLanes, sum[r][v]);
     });
   });
 }
 
-/// Calls gemm_tile with the template argument equal to `rows`, which is at most Rows.
-template <class Arch, int Rows, int Vectors, class T, class Start>
-NHA_INLINE void gemm_rows(Index rows, Index row, Index column, Index depth, const LeftOperand<T>& a,
+/// Calls gemm_tile with the template argument equal to `height`, which is at most Height.
+template <class Arch, int Height, int Vectors, class T, class Left, class Start>
+NHA_INLINE void gemm_rows(Index height, Index row, Index column, Index depth, const Left& a,
                           const RightOperand<T>& b, T* c, Index c_stride,
                           const Start& start) noexcept {
-  if (rows == Rows)
-    gemm_tile<Arch, Rows, Vectors>(row, column, depth, a, b, c, c_stride, start);
-  else if constexpr (Rows > 1)
-    gemm_rows<Arch, Rows - 1, Vectors>(rows, row, column, depth, a, b, c, c_stride, start);
+  if (height == Height)
+    gemm_tile<Arch, Height, Vectors>(row, column, depth, a, b, c, c_stride, start);
+  else if constexpr (Height > 1)
+    gemm_rows<Arch, Height - 1, Vectors>(height, row, column, depth, a, b, c, c_stride, start);
 }
 
 }  // namespace detail
 
 /// C [rows, columns] = start(C) + A [rows, depth] * B [depth, columns]; columns is a multiple of
-/// kRowPadding, so B and C have padded rows. No operand may overlap C. Cost rows * columns * depth
-/// multiply-adds.
-template <class Arch = simd::default_arch, class T, class Start>
-void gemm(Index rows, Index columns, Index depth, const LeftOperand<T>& a, const RightOperand<T>& b,
-          T* c, Index c_stride, const Start& start) noexcept {
+/// kRowPadding, so B and C have padded rows. A is Rows or Transposed, start one of the above. No
+/// operand may overlap C. Cost rows * columns * depth multiply-adds.
+template <class Arch = simd::default_arch, class T, class Left, class Start>
+void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOperand<T>& b, T* c,
+          Index c_stride, const Start& start) noexcept {
   using Tile = detail::GemmTile<T, Arch>;
   constexpr Index kWidth = Tile::vectors * simd::lanes<T, Arch>;
   if (rows == 0) return;

@@ -6,6 +6,7 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/numeric.hpp>
+#include <nha/cpu/exp.hpp>
 #include <nha/cpu/simd.hpp>
 
 #include <algorithm>
@@ -42,13 +43,15 @@ NHA_INLINE void pack_key_column(const T* key, Index key_dim, Index column,
 /// operator computes gates here, so that a token has the same bits however it arrived.
 template <class Arch = simd::default_arch, class T>
 void pack_gates(const T* log_gate, const T* given, Index slots, T* retention, T* write) noexcept {
+  using V = simd::vec<T, Arch>;
   std::copy_n(log_gate, slots, retention);
   std::fill(retention + slots, retention + padded(slots), T{0});
-  simd::transform<Arch>(retention, write, padded(slots), [](auto g) {
-    using V = decltype(g);
-    return V(T{0}) - simd::expm1(g);
-  });
-  simd::transform<Arch>(retention, retention, padded(slots), [](auto g) { return simd::exp(g); });
+  for (Index m = 0; m < padded(slots); m += simd::lanes<T, Arch>) {
+    V keep, add;
+    exp_and_complement<T>(simd::load<V>(retention + m), keep, add);
+    simd::store(retention + m, keep);
+    simd::store(write + m, add);
+  }
   if (given != nullptr) std::copy_n(given, slots, write);
 }
 

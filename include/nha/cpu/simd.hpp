@@ -12,6 +12,7 @@
 #include <nha/core/numeric.hpp>
 
 #include <algorithm>
+#include <bit>
 #include <cmath>
 #include <cstddef>
 #include <utility>
@@ -31,6 +32,10 @@
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace simd {
+
+/// A vector of one: the vec of an architecture without vectors.
+template <class T>
+concept Number = std::is_arithmetic_v<T>;
 
 /// The architecture without vectors: every kernel works on one number at a time.
 struct scalar {};
@@ -88,43 +93,38 @@ NHA_INLINE void unroll(F&& f) noexcept {
 }
 
 // Plain numbers.
-template <class V, class T>
-requires std::is_arithmetic_v<V> NHA_INLINE V load(const T* p)
-noexcept {
+template <Number V, class T>
+NHA_INLINE V load(const T* p) noexcept {
   return *p;
 }
-template <class T>
-requires std::is_arithmetic_v<T> NHA_INLINE void store(T* p, T value) noexcept {
+template <Number T>
+NHA_INLINE void store(T* p, T value) noexcept {
   *p = value;
 }
-template <class T>
-requires std::is_arithmetic_v<T> NHA_INLINE T fma(T a, T b, T c)
-noexcept {
+template <Number T>
+NHA_INLINE T fma(T a, T b, T c) noexcept {
   return multiply_add(a, b, c);
 }
-template <class T>
-requires std::is_arithmetic_v<T> NHA_INLINE T max(T a, T b)
-noexcept {
+template <Number T>
+NHA_INLINE T max(T a, T b) noexcept {
   return a < b ? b : a;
 }
-template <class T>
-requires std::is_arithmetic_v<T> NHA_INLINE T exp(T x)
-noexcept {
-  return std::exp(x);
+/// `below` where x < bound, else `value`.
+template <Number T>
+NHA_INLINE T where_below(T x, T bound, T below, T value) noexcept {
+  return x < bound ? below : value;
 }
-template <class T>
-requires std::is_arithmetic_v<T> NHA_INLINE T expm1(T x)
-noexcept {
-  return std::expm1(x);
+/// The bits of x as a whole number, or the other way round.
+template <class Bits, Number T>
+NHA_INLINE Bits bits_of(T x) noexcept {
+  return std::bit_cast<Bits>(x);
 }
-template <class T>
-requires std::is_arithmetic_v<T> NHA_INLINE T reduce_add(T x)
-noexcept {
+template <Number T>
+NHA_INLINE T reduce_add(T x) noexcept {
   return x;
 }
-template <class T>
-requires std::is_arithmetic_v<T> NHA_INLINE T reduce_max(T x)
-noexcept {
+template <Number T>
+NHA_INLINE T reduce_max(T x) noexcept {
   return x;
 }
 
@@ -132,8 +132,7 @@ noexcept {
 // Batches. Loads and stores are unaligned: as fast on aligned memory, and no demand on anyone
 // else's.
 template <class V>
-requires(!std::is_arithmetic_v<V>) NHA_INLINE V load(const typename V::value_type* p)
-noexcept {
+NHA_INLINE V load(const typename V::value_type* p) noexcept {
   return V::load_unaligned(p);
 }
 template <class T, class A>
@@ -151,12 +150,19 @@ NHA_INLINE xsimd::batch<T, A> max(const xsimd::batch<T, A>& a,
   return xsimd::max(a, b);
 }
 template <class T, class A>
-NHA_INLINE xsimd::batch<T, A> exp(const xsimd::batch<T, A>& x) noexcept {
-  return xsimd::exp(x);
+NHA_INLINE xsimd::batch<T, A> where_below(const xsimd::batch<T, A>& x,
+                                          const xsimd::batch<T, A>& bound,
+                                          const xsimd::batch<T, A>& below,
+                                          const xsimd::batch<T, A>& value) noexcept {
+  return xsimd::select(x < bound, below, value);
 }
-template <class T, class A>
-NHA_INLINE xsimd::batch<T, A> expm1(const xsimd::batch<T, A>& x) noexcept {
-  return xsimd::expm1(x);
+template <class Bits, class T, class A>
+NHA_INLINE xsimd::batch<Bits, A> bits_of(const xsimd::batch<T, A>& x) noexcept {
+#if XSIMD_VERSION_MAJOR >= 11
+  return xsimd::bitwise_cast<Bits>(x);
+#else
+  return xsimd::bitwise_cast<xsimd::batch<Bits, A>>(x);
+#endif
 }
 template <class T, class A>
 NHA_INLINE T reduce_add(const xsimd::batch<T, A>& x) noexcept {

@@ -5,6 +5,7 @@
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/numeric.hpp>
+#include <nha/cpu/exp.hpp>
 #include <nha/cpu/simd.hpp>
 
 #include <cmath>
@@ -46,7 +47,7 @@ T absorb(SoftmaxState<T>& state, T* row, Index count) noexcept {
   const V shift(maximum == -kInfinity<T> ? T{0} : maximum);
   V sum(T{0});
   for (Index i = 0; i < count; i += kLanes) {
-    const V weight = simd::exp(simd::load<V>(row + i) - shift);
+    const V weight = exp_nonpositive<T>(simd::load<V>(row + i) - shift);
     simd::store(row + i, weight);
     sum = sum + weight;
   }

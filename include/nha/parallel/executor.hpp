@@ -16,10 +16,8 @@ NHA_ISA_NAMESPACE_BEGIN
 /// is valid as long as the callable; an executor calls it for task 0 .. tasks-1.
 class TaskRef {
  public:
-  template <class F>
-  requires(!std::same_as<std::remove_cvref_t<F>, TaskRef> && std::invocable<F&, Index, Index>)
-      TaskRef(F& callable)
-  noexcept  // NOLINT: a reference type converts implicitly
+  template <std::invocable<Index, Index> F>
+  TaskRef(F& callable) noexcept  // NOLINT: a reference type converts implicitly
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
         call_([](void* object, Index task, Index worker) noexcept {
           (*static_cast<F*>(object))(task, worker);
