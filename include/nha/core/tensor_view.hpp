@@ -134,6 +134,18 @@ class TensorView {
     return insert_axis_at<Axis>(std::make_integer_sequence<int, rank + 1>());
   }
 
+  /// The same elements with axis `Axis` as two: `parts` of equal length, then the positions in one
+  /// part. [tokens, heads * head_dim] becomes [tokens, heads, head_dim] with split<1>(heads).
+  /// @throws ArgumentError if the axis does not divide into that many parts.
+  template <int Axis>
+  NHA_INLINE constexpr auto split(Index parts) const {
+    static_assert(Axis >= 0 && Axis < rank, "the view has no such axis");
+    static_assert(rank < 4, "nha::TensorView has at most four axes");
+    check_argument(parts >= 1 && extent(Axis) % parts == 0, "axis ", Axis, " of extent ",
+                   extent(Axis), " cannot be split into ", parts, " equal parts");
+    return split_axis<Axis>(parts, std::make_integer_sequence<int, rank + 1>());
+  }
+
   /// Whether elements along the last axis are neighbours in memory.
   NHA_INLINE constexpr bool has_contiguous_rows() const noexcept {
     return strides_[at(rank - 1)] == 1 || extent(rank - 1) <= 1;
@@ -192,6 +204,25 @@ class TensorView {
       result.extents_[at(axis)] = axis == Axis ? 1 : extents_[at(source)];
       result.strides_[at(axis)] = axis == Axis ? 0 : strides_[at(source)];
     }
+    return result;
+  }
+  template <int Axis, int... Axes>
+  NHA_INLINE constexpr auto split_axis(Index parts,
+                                       std::integer_sequence<int, Axes...>) const noexcept {
+    TensorView<T,
+               (Axes == Axis || Axes == Axis + 1 ? Dynamic
+                                                 : kExtents[at(Axes < Axis ? Axes : Axes - 1)])...>
+        result;
+    for (int axis = 0; axis <= rank; ++axis) {
+      const int source = axis <= Axis ? axis : axis - 1;
+      result.extents_[at(axis)] = extents_[at(source)];
+      result.strides_[at(axis)] = strides_[at(source)];
+    }
+    const Index length = extent(Axis) / parts;
+    result.data_ = data_;
+    result.extents_[at(Axis)] = parts;
+    result.extents_[at(Axis + 1)] = length;
+    result.strides_[at(Axis)] = strides_[at(Axis)] * length;
     return result;
   }
 

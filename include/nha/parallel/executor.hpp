@@ -12,12 +12,19 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
+class TaskRef;
+
+/// What a TaskRef can refer to. A TaskRef itself is copied instead.
+template <class F>
+concept Task = std::invocable<F&, Index, Index> && !std::is_same_v<std::remove_const_t<F>, TaskRef>;
+
 /// Refers to a callable `void(Index task, Index worker)` that does not throw. It owns nothing and
 /// is valid as long as the callable; an executor calls it for task 0 .. tasks-1.
 class TaskRef {
  public:
-  template <std::invocable<Index, Index> F>
-  TaskRef(F& callable) noexcept  // NOLINT: a reference type converts implicitly
+  /// Implicit, as references are.
+  template <Task F>
+  TaskRef(F& callable) noexcept
       : object_(const_cast<void*>(static_cast<const void*>(std::addressof(callable)))),
         call_([](void* object, Index task, Index worker) noexcept {
           (*static_cast<F*>(object))(task, worker);

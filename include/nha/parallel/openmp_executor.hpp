@@ -1,0 +1,44 @@
+// SPDX-License-Identifier: MIT
+// OpenMpExecutor: tasks on OpenMP's threads. Compile with -fopenmp.
+#pragma once
+
+#ifndef _OPENMP
+#error "nha/parallel/openmp_executor.hpp needs OpenMP: compile with -fopenmp"
+#endif
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+#include <nha/parallel/executor.hpp>
+
+#include <omp.h>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// Runs tasks in a parallel region of OpenMP. Inside another parallel region they run on the
+/// calling thread, as OpenMP does with nested regions unless told otherwise.
+///
+/// Eigen, too, uses OpenMP's threads once -fopenmp is given; the products of a layer are cut into
+/// tasks already, so define EIGEN_DONT_PARALLELIZE.
+class OpenMpExecutor {
+ public:
+  /// @param workers how many tasks run at once, 1 to 1024; 0 for as many as OpenMP would use
+  /// @throws ArgumentError if workers is out of range.
+  explicit OpenMpExecutor(Index workers = 0)
+      : workers_(workers == 0 ? omp_get_max_threads() : static_cast<int>(workers)) {
+    check_argument(workers >= 0 && workers <= 1024, "workers of OpenMpExecutor is ", workers,
+                   "; expected 0 to 1024");
+  }
+
+  Index workers() const noexcept { return workers_; }
+
+  void run(Index tasks, TaskRef task) const noexcept {
+#pragma omp parallel for schedule(dynamic, 1) num_threads(workers_)
+    for (Index i = 0; i < tasks; ++i) task(i, omp_get_thread_num());
+  }
+
+ private:
+  int workers_;
+};
+
+NHA_ISA_NAMESPACE_END
