@@ -14,7 +14,8 @@ NHA_ISA_NAMESPACE_BEGIN
 /// exactly what the vector kernels of the same instruction set compute.
 template <class T>
 NHA_INLINE T multiply_add(T a, T b, T c) noexcept {
-#if defined(__FMA__) || defined(__ARM_FEATURE_FMA) || defined(__FP_FAST_FMAF)
+#if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA) || \
+    defined(__FP_FAST_FMAF)
   return std::fma(a, b, c);
 #else
   return a * b + c;

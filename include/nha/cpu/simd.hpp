@@ -15,6 +15,7 @@
 #include <bit>
 #include <cmath>
 #include <cstddef>
+#include <type_traits>
 #include <utility>
 
 #if !defined(NHA_DISABLE_SIMD)
@@ -142,7 +143,15 @@ NHA_INLINE void store(T* p, const xsimd::batch<T, A>& value) noexcept {
 template <class T, class A>
 NHA_INLINE xsimd::batch<T, A> fma(const xsimd::batch<T, A>& a, const xsimd::batch<T, A>& b,
                                   const xsimd::batch<T, A>& c) noexcept {
-  return xsimd::fma(a, b, c);
+#if defined(__AVX512F__)
+  // xsimd 8.1 has no fused instruction for AVX-512: it multiplies, rounds and adds.
+  if constexpr (std::is_base_of_v<xsimd::avx512f, A> && std::is_same_v<T, float>)
+    return _mm512_fmadd_ps(a, b, c);
+  else if constexpr (std::is_base_of_v<xsimd::avx512f, A> && std::is_same_v<T, double>)
+    return _mm512_fmadd_pd(a, b, c);
+  else
+#endif
+    return xsimd::fma(a, b, c);
 }
 template <class T, class A>
 NHA_INLINE xsimd::batch<T, A> max(const xsimd::batch<T, A>& a,
