@@ -83,6 +83,11 @@ class AttentionState {
   /// Bytes of the one block of memory; the same for every number of tokens.
   std::size_t bytes() const noexcept { return arena_.size(); }
 
+  /// @throws ArgumentError if there is no such sequence.
+  void check_sequence(Index sequence) const {
+    check_argument(sequence >= 0 && sequence < shape_.batch, "sequence is ", sequence,
+                   "; expected 0 to ", shape_.batch - 1);
+  }
   /// Tokens sequence `sequence` has been given.
   std::int64_t tokens_seen(Index sequence) const {
     check_sequence(sequence);
@@ -151,7 +156,7 @@ class AttentionState {
                    "; the state keeps ", max_rollback_, " and can now go back ",
                    h.tokens_seen - h.oldest_reachable);
     if (tokens == 0) return;
-    const std::int64_t start = target - target % max_rollback_;
+    const std::int64_t start = std::max(target - target % max_rollback_, h.history_begin);
     for (Index i = 0; i < shape_.kv_heads; ++i) {
       const Head memories = head(sequence, i);
       const Index delay = head_options(options_, i).slot_delay;
@@ -192,11 +197,7 @@ class AttentionState {
       for (Index d = 0; d < shape_.value_dim; ++d) slots.value_at(m, d) = slot_v(n, h, m, d);
       slots.mass[m] = with_mass ? mass(n, h, m) : Acc{1};
     });
-    for (Index n = 0; n < shape_.batch; ++n) {
-      header(n).has_initial_slots = 1;
-      if (max_rollback_ > 0)
-        for (Index h = 0; h < shape_.kv_heads; ++h) snapshot(n, h, 0).copy_from(head(n, h).slots);
-    }
+    for (Index n = 0; n < shape_.batch; ++n) begin_history(n, 0, true);
   }
 
   /// Whether two states would treat every future token alike: same layer, same memories to the bit.
@@ -210,8 +211,16 @@ class AttentionState {
 
   // What follows is for kernels and for state_bytes.hpp: no checks, no exceptions.
 
-  /// The memories of a head.
-  Head head(Index sequence, Index head) noexcept { return take(sequence, head).state; }
+  /// The memories of a head; those of a const state are to be read only.
+  Head head(Index sequence, Index head) const noexcept { return take(sequence, head).state; }
+  /// Says what a sequence is whose memories have been filled from elsewhere, after reset(): its
+  /// tokens and whether it began from given slots. It can be rolled back to here and no further.
+  void begin_history(Index sequence, std::int64_t tokens_seen, bool has_initial_slots) noexcept {
+    header(sequence) = {tokens_seen, tokens_seen, tokens_seen, has_initial_slots ? 1 : 0};
+    if (max_rollback_ > 0)
+      for (Index h = 0; h < shape_.kv_heads; ++h)
+        snapshot(sequence, h, tokens_seen).copy_from(head(sequence, h).slots);
+  }
   /// Moves a sequence on, after kernels have put `tokens` tokens into the memories of all heads.
   void advance(Index sequence, std::int64_t tokens) noexcept {
     Sequence& h = header(sequence);
@@ -240,6 +249,7 @@ class AttentionState {
   struct Sequence {
     std::int64_t tokens_seen;
     std::int64_t oldest_reachable;  // position up to which rollback() can go back
+    std::int64_t history_begin;     // position of the first snapshot
     std::int64_t has_initial_slots;
   };
   using SlotView = SlotMemoryView<Acc, KeyDim, ValueDim, Slots>;
@@ -283,7 +293,8 @@ class AttentionState {
                          head_offsets_[static_cast<std::size_t>(head)]);
     return take_sections(cursor, head);
   }
-  /// The copy of the slots as of `position`, a multiple of max_rollback.
+  /// The copy of the slots as of `position`, a multiple of max_rollback, or history_begin where
+  /// that lies after the multiple.
   SlotView snapshot(Index sequence, Index head, std::int64_t position) const noexcept {
     return take(sequence, head).snapshots[(position / max_rollback_) % 2];
   }
@@ -351,10 +362,6 @@ class AttentionState {
   static void check_static(const char* name, Index size, Index static_size) {
     check_argument(static_size == Dynamic || static_size == size, name, " is ", size,
                    "; the state's type says ", static_size);
-  }
-  void check_sequence(Index sequence) const {
-    check_argument(sequence >= 0 && sequence < shape_.batch, "sequence is ", sequence,
-                   "; expected 0 to ", shape_.batch - 1);
   }
   void check_head(Index head) const {
     check_argument(head >= 0 && head < shape_.kv_heads, "head is ", head, "; expected 0 to ",

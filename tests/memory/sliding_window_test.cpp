@@ -1,0 +1,128 @@
+// SPDX-License-Identifier: MIT
+#include <nha/memory/sliding_window.hpp>
+
+#include <gtest/gtest.h>
+
+#include <algorithm>
+#include <vector>
+
+#include "support/expect_error.hpp"
+
+namespace {
+
+using nha::Index;
+using nha::SlidingWindow;
+using nha::TensorView;
+
+/// Token t has key (t, -t) and value (10 t, 10 t + 1, 10 t + 2).
+template <class T, class Window>
+void push_token(Window& window, int t) {
+  const auto number = [](int x) { return static_cast<T>(static_cast<float>(x)); };
+  const T key[] = {number(t), number(-t)};
+  const T value[] = {number(10 * t), number(10 * t + 1), number(10 * t + 2)};
+  window.push({key, {2}}, {value, {3}});
+}
+
+template <class T, class Window>
+void expect_newest(Window& window, int seen) {
+  const int size = std::min(static_cast<int>(window.window()), seen);
+  ASSERT_EQ(window.size(), size);
+  ASSERT_EQ(window.tokens_seen(), seen);
+  for (int i = 0; i < size; ++i) {
+    const auto t = static_cast<float>(seen - size + i);
+    EXPECT_EQ(static_cast<float>(window.key(i)(0)), t);
+    EXPECT_EQ(static_cast<float>(window.key(i)(1)), -t);
+    for (int d = 0; d < 3; ++d)
+      EXPECT_EQ(static_cast<float>(window.value(i)(d)), 10 * t + static_cast<float>(d));
+  }
+}
+
+TEST(SlidingWindow, HoldsTheNewestTokensOldestFirst) {
+  for (Index size : {0, 1, 2, 7, 100}) {
+    SlidingWindow<float> window(size, 2, 3);
+    expect_newest<float>(window, 0);
+    const std::size_t bytes = window.bytes();
+    for (int t = 0; t < 25; ++t) {
+      push_token<float>(window, t);
+      expect_newest<float>(window, t + 1);
+    }
+    EXPECT_EQ(window.bytes(), bytes);
+  }
+}
+
+TEST(SlidingWindow, StoresEveryScalarType) {
+  SlidingWindow<double> f64(4, 2, 3);
+  SlidingWindow<nha::bfloat16> bf16(4, 2, 3);
+  SlidingWindow<nha::float16> f16(4, 2, 3);
+  SlidingWindow<float, 2, 3> fixed(4, 2, 3);
+  for (int t = 0; t < 9; ++t) {
+    push_token<double>(f64, t);
+    push_token<nha::bfloat16>(bf16, t);
+    push_token<nha::float16>(f16, t);
+    push_token<float>(fixed, t);
+  }
+  expect_newest<double>(f64, 9);
+  expect_newest<nha::bfloat16>(bf16, 9);
+  expect_newest<nha::float16>(f16, 9);
+  expect_newest<float>(fixed, 9);
+}
+
+TEST(SlidingWindow, CopiesAndClearsAsAValue) {
+  SlidingWindow<float> window(3, 2, 3);
+  for (int t = 0; t < 5; ++t) push_token<float>(window, t);
+  SlidingWindow<float> copy = window;
+  push_token<float>(copy, 5);
+  expect_newest<float>(window, 5);
+  expect_newest<float>(copy, 6);
+  copy.clear();
+  expect_newest<float>(copy, 0);
+  push_token<float>(copy, 0);
+  expect_newest<float>(copy, 1);
+}
+
+TEST(SlidingWindowView, FindsTokensByPosition) {
+  SlidingWindow<float> window(3, 2, 3);
+  const auto view = window.view();
+  const std::int64_t far = std::int64_t{1} << 40;
+  for (std::int64_t p = far; p < far + 5; ++p) {
+    const auto number = static_cast<float>(p - far);
+    const float key[] = {number, number}, value[] = {number, number, number};
+    view.push(p, key, value);
+  }
+  for (std::int64_t p = far + 2; p < far + 5; ++p) {
+    EXPECT_EQ(view.key_row(p)[1], static_cast<float>(p - far));
+    EXPECT_EQ(view.value_row(p)[2], static_cast<float>(p - far));
+    EXPECT_EQ(view.key_row(p)[2], 0);  // padding
+    EXPECT_EQ(view.value_row(p)[3], 0);
+  }
+}
+
+TEST(SlidingWindowView, LeavesOutWhatIsNotGiven) {
+  SlidingWindow<float> window(2, 2, 3);
+  push_token<float>(window, 4);
+  const float key[] = {7, 8}, value[] = {7, 8, 9};
+  window.view().push(0, nullptr, value);
+  EXPECT_EQ(window.key(0)(0), 4);
+  EXPECT_EQ(window.value(0)(2), 9);
+  window.view().push(0, key, nullptr);
+  EXPECT_EQ(window.key(0)(0), 7);
+  EXPECT_EQ(window.value(0)(2), 9);
+}
+
+TEST(SlidingWindow, RefusesWrongSizes) {
+  NHA_EXPECT_ERROR(SlidingWindow<float>(-1, 2, 3), nha::ArgumentError, "window is -1");
+  NHA_EXPECT_ERROR(SlidingWindow<float>(4, -2, 3), nha::ArgumentError, "key_dim is -2");
+  NHA_EXPECT_ERROR(SlidingWindow<float>(4, 2, -3), nha::ArgumentError, "value_dim is -3");
+  NHA_EXPECT_ERROR((SlidingWindow<float, 2, 4>(4, 2, 3)), nha::ArgumentError,
+                   "value_dim is 3; the type says 4");
+  SlidingWindow<float> window(4, 2, 3);
+  const std::vector<float> numbers(8);
+  using View = TensorView<const float, nha::Dynamic>;
+  const View two(numbers.data(), {2}), three(numbers.data(), {3}), spread(numbers.data(), {3}, {2});
+  NHA_EXPECT_ERROR(window.push(three, three), nha::ArgumentError, "key has 3 elements; expected 2");
+  NHA_EXPECT_ERROR(window.push(two, two), nha::ArgumentError, "value has 2 elements; expected 3");
+  NHA_EXPECT_ERROR(window.push(two, spread), nha::ArgumentError, "contiguous");
+  EXPECT_EQ(window.tokens_seen(), 0);
+}
+
+}  // namespace

@@ -1,0 +1,198 @@
+// SPDX-License-Identifier: MIT
+#include <nha/memory/slot_memory.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <limits>
+#include <random>
+#include <vector>
+
+#include "support/expect_error.hpp"
+
+namespace {
+
+using nha::Index;
+using nha::SlotMemory;
+using nha::TensorView;
+
+template <class T>
+TensorView<const T, nha::Dynamic> row(const std::vector<T>& values) {
+  return {values.data(), {static_cast<Index>(values.size())}};
+}
+
+template <class T>
+void enter(SlotMemory<T>& memory, const std::vector<T>& log_gate, const std::vector<T>& write,
+           const std::vector<T>& key, const std::vector<T>& value) {
+  memory.enter(row(log_gate), row(write), row(key), row(value));
+}
+
+TEST(SlotMemory, IsEmptyAtFirst) {
+  SlotMemory<float> memory(3, 5, 2);
+  for (Index m = 0; m < 2; ++m) {
+    for (Index d = 0; d < 3; ++d) EXPECT_EQ(memory.keys()(m, d), 0);
+    for (Index d = 0; d < 5; ++d) EXPECT_EQ(memory.values()(m, d), 0);
+    EXPECT_EQ(memory.mass()(m), 0);
+  }
+}
+
+TEST(SlotMemory, EntersATokenWithItsStrengthInEverySlot) {
+  SlotMemory<float> memory(2, 3, 2);
+  enter<float>(memory, {0, 0}, {1, 2}, {3, -4}, {5, 6, 7});
+  enter<float>(memory, {0, -INFINITY}, {10, 1}, {1, 1}, {1, 0, -1});
+  // Slot 0 keeps everything; slot 1 has forgotten the first token.
+  EXPECT_EQ(memory.keys()(0, 0), 13);
+  EXPECT_EQ(memory.keys()(0, 1), 6);
+  EXPECT_EQ(memory.keys()(1, 0), 1);
+  EXPECT_EQ(memory.keys()(1, 1), 1);
+  EXPECT_EQ(memory.values()(0, 0), 15);
+  EXPECT_EQ(memory.values()(0, 1), 6);
+  EXPECT_EQ(memory.values()(0, 2), -3);
+  EXPECT_EQ(memory.values()(1, 0), 1);
+  EXPECT_EQ(memory.values()(1, 1), 0);
+  EXPECT_EQ(memory.values()(1, 2), -1);
+  EXPECT_EQ(memory.mass()(0), 11);
+  EXPECT_EQ(memory.mass()(1), 1);
+}
+
+TEST(SlotMemory, IsTheDecayedSumOfItsTokens) {
+  constexpr Index kTokens = 20, kKeyDim = 3, kValueDim = 4, kSlots = 5;
+  std::mt19937 random(1);
+  std::uniform_real_distribution<double> uniform(0.0, 1.0);
+  const auto numbers = [&](Index count, double offset) {
+    std::vector<double> out(static_cast<std::size_t>(count));
+    for (double& x : out) x = uniform(random) + offset;
+    return out;
+  };
+  SlotMemory<double> memory(kKeyDim, kValueDim, kSlots);
+  std::vector<std::vector<double>> gates, writes, keys, values;
+  for (Index t = 0; t < kTokens; ++t) {
+    gates.push_back(numbers(kSlots, -1));
+    writes.push_back(numbers(kSlots, 0));
+    keys.push_back(numbers(kKeyDim, -0.5));
+    values.push_back(numbers(kValueDim, -0.5));
+    enter(memory, gates.back(), writes.back(), keys.back(), values.back());
+  }
+  for (std::size_t m = 0; m < kSlots; ++m) {
+    double key[kKeyDim] = {}, value[kValueDim] = {}, mass = 0;
+    for (std::size_t t = 0; t < kTokens; ++t) {
+      double log_left = 0;
+      for (std::size_t later = t + 1; later < kTokens; ++later) log_left += gates[later][m];
+      const double weight = writes[t][m] * std::exp(log_left);
+      for (std::size_t d = 0; d < kKeyDim; ++d) key[d] += weight * keys[t][d];
+      for (std::size_t d = 0; d < kValueDim; ++d) value[d] += weight * values[t][d];
+      mass += weight;
+    }
+    const auto slot = static_cast<Index>(m);
+    for (Index d = 0; d < kKeyDim; ++d) EXPECT_NEAR(memory.keys()(slot, d), key[d], 1e-14);
+    for (Index d = 0; d < kValueDim; ++d) EXPECT_NEAR(memory.values()(slot, d), value[d], 1e-14);
+    EXPECT_NEAR(memory.mass()(slot), mass, 1e-14);
+  }
+}
+
+TEST(SlotMemory, WritesWhatTheGateForgetsWhereNoStrengthIsGiven) {
+  SlotMemory<float> memory(1, 1, 3);
+  enter<float>(memory, {0, -INFINITY, -1e-9f}, {}, {1}, {1});
+  EXPECT_EQ(memory.mass()(0), 0);
+  EXPECT_EQ(memory.mass()(1), 1);
+  EXPECT_FLOAT_EQ(memory.mass()(2), 1e-9f);  // 1 - exp(-1e-9) is 0 in float
+}
+
+TEST(SlotMemory, StaticSizesGiveTheSameBits) {
+  SlotMemory<float, 3, 2, 4> fixed;
+  SlotMemory<float> dynamic(3, 2, 4);
+  const std::vector<float> gate = {-0.1f, -0.7f, -3.0f, -1e-5f}, key = {0.3f, -1.7f, 2.2f},
+                           value = {0.1f, 0.9f};
+  for (int t = 0; t < 3; ++t) {
+    fixed.enter(row(gate), {}, row(key), row(value));
+    dynamic.enter(row(gate), {}, row(key), row(value));
+  }
+  for (Index m = 0; m < 4; ++m) {
+    for (Index d = 0; d < 3; ++d) EXPECT_EQ(fixed.keys()(m, d), dynamic.keys()(m, d));
+    for (Index d = 0; d < 2; ++d) EXPECT_EQ(fixed.values()(m, d), dynamic.values()(m, d));
+    EXPECT_EQ(fixed.mass()(m), dynamic.mass()(m));
+  }
+}
+
+TEST(SlotMemory, PaddingStaysZero) {
+  SlotMemory<float> memory(2, 3, 2);
+  enter<float>(memory, {-1, -1}, {}, {1, -1}, {1, 1, 1});
+  const auto view = memory.view();
+  ASSERT_EQ(view.key_stride(), 16);
+  ASSERT_EQ(view.value_stride(), 16);
+  for (Index m = 2; m < 16; ++m) {
+    EXPECT_EQ(view.key[m], 0);
+    EXPECT_EQ(view.key[16 + m], 0);
+    EXPECT_EQ(view.mass[m], 0);
+  }
+  for (Index d = 3; d < 16; ++d) EXPECT_EQ(view.value_at(1, d), 0);
+}
+
+TEST(SlotMemory, TakesHalfPrecisionTokens) {
+  SlotMemory<float> memory(1, 1, 1);
+  const float retention = 1, write = 2;
+  const nha::bfloat16 key(1.5f), value(-3.0f);
+  memory.view().enter(&retention, &write, &key, &value);
+  EXPECT_EQ(memory.keys()(0, 0), 3.0f);
+  EXPECT_EQ(memory.values()(0, 0), -6.0f);
+}
+
+TEST(SlotMemory, CopiesAndClearsAsAValue) {
+  SlotMemory<float> memory(1, 1, 1);
+  enter<float>(memory, {0}, {1}, {1}, {1});
+  SlotMemory<float> copy = memory;
+  enter<float>(copy, {0}, {1}, {1}, {1});
+  EXPECT_EQ(memory.mass()(0), 1);
+  EXPECT_EQ(copy.mass()(0), 2);
+  copy.view().copy_from(memory.view());
+  EXPECT_EQ(copy.mass()(0), 1);
+  EXPECT_EQ(copy.bytes(), memory.bytes());
+  copy.clear();
+  EXPECT_EQ(copy.mass()(0), 0);
+  EXPECT_EQ(copy.keys()(0, 0), 0);
+  EXPECT_EQ(copy.values()(0, 0), 0);
+  EXPECT_EQ(memory.mass()(0), 1);
+}
+
+TEST(SlotMemory, MayHaveNoSlots) {
+  SlotMemory<float> memory(2, 2, 0);
+  enter<float>(memory, {}, {}, {1, 2}, {3, 4});
+  EXPECT_EQ(memory.keys().extent(0), 0);
+}
+
+TEST(SlotMemory, RefusesWrongSizes) {
+  NHA_EXPECT_ERROR(SlotMemory<float>(-1, 2, 2), nha::ArgumentError, "key_dim is -1");
+  NHA_EXPECT_ERROR(SlotMemory<float>(2, -1, 2), nha::ArgumentError, "value_dim is -1");
+  NHA_EXPECT_ERROR(SlotMemory<float>(2, 2, -1), nha::ArgumentError, "slots is -1");
+  NHA_EXPECT_ERROR((SlotMemory<float, 4, 2, 2>(3, 2, 2)), nha::ArgumentError,
+                   "key_dim is 3; the type says 4");
+  SlotMemory<float> memory(2, 3, 1);
+  NHA_EXPECT_ERROR(enter<float>(memory, {0, 0}, {}, {1, 1}, {1, 1, 1}), nha::ArgumentError,
+                   "log_gate has 2 elements; expected 1");
+  NHA_EXPECT_ERROR(enter<float>(memory, {0}, {1, 1}, {1, 1}, {1, 1, 1}), nha::ArgumentError,
+                   "write has 2 elements; expected 1");
+  NHA_EXPECT_ERROR(enter<float>(memory, {0}, {}, {1}, {1, 1, 1}), nha::ArgumentError,
+                   "key has 1 elements; expected 2");
+  NHA_EXPECT_ERROR(enter<float>(memory, {0}, {}, {1, 1}, {1, 1}), nha::ArgumentError,
+                   "value has 2 elements; expected 3");
+  const std::vector<float> spread = {1, 0, 1, 0, 1, 0}, gate = {0}, key = {1, 1};
+  const TensorView<const float, nha::Dynamic> strided(spread.data(), {3}, {2});
+  NHA_EXPECT_ERROR(memory.enter(row(gate), {}, row(key), strided), nha::ArgumentError,
+                   "contiguous");
+}
+
+TEST(SlotMemory, RefusesBadGatesAndStrengthsAndWritesNothing) {
+  constexpr float kNan = std::numeric_limits<float>::quiet_NaN();
+  SlotMemory<float> memory(1, 1, 2);
+  NHA_EXPECT_ERROR(enter<float>(memory, {0, 0.5f}, {1, 1}, {1}, {1}), nha::ArgumentError,
+                   "log_gate of slot 1 is 0.5; expected 0 or less");
+  NHA_EXPECT_ERROR(enter<float>(memory, {0, kNan}, {1, 1}, {1}, {1}), nha::ArgumentError,
+                   "log_gate of slot 1 is nan");
+  NHA_EXPECT_ERROR(enter<float>(memory, {0, 0}, {1, INFINITY}, {1}, {1}), nha::ArgumentError,
+                   "write of slot 1 is not a finite number");
+  EXPECT_EQ(memory.mass()(0), 0);
+  EXPECT_EQ(memory.keys()(0, 0), 0);
+  EXPECT_EQ(memory.values()(0, 0), 0);
+}
+
+}  // namespace

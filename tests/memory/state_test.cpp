@@ -1,0 +1,626 @@
+// SPDX-License-Identifier: MIT
+#include <nha/attention/prefill.hpp>
+#include <nha/memory/state.hpp>
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <limits>
+#include <memory_resource>
+#include <random>
+#include <utility>
+#include <vector>
+
+#include "memory/state_cases.hpp"
+#include "support/expect_error.hpp"
+#include "support/random_case.hpp"
+
+namespace {
+
+using namespace nha_test;  // NOLINT
+using nha::Algorithm;
+using nha::ArgumentError;
+using nha::AttentionOptions;
+using nha::AttentionShape;
+using nha::AttentionState;
+
+// --- Making one
+// -----------------------------------------------------------------------------------
+
+TEST(AttentionState, IsEmptyAtFirst) {
+  const AttentionState<float> state({.batch = 2, .kv_heads = 3, .slots = 4}, {.window = 5}, 6);
+  EXPECT_EQ(state.shape().kv_heads, 3);
+  EXPECT_EQ(state.options().window, 5);
+  EXPECT_EQ(state.max_rollback(), 6);
+  for (Index n = 0; n < 2; ++n) {
+    EXPECT_EQ(state.tokens_seen(n), 0);
+    EXPECT_FALSE(state.has_initial_slots(n));
+    for (Index h = 0; h < 3; ++h) {
+      EXPECT_EQ(state.tokens_pending(n, h), 0);
+      EXPECT_EQ(state.slot_k(n, h).extent(0), 4);
+      EXPECT_EQ(state.slot_k(n, h).extent(1), 64);
+      EXPECT_EQ(state.slot_v(n, h)(3, 63), 0);
+      EXPECT_EQ(state.slot_mass(n, h)(3), 0);
+    }
+  }
+}
+
+TEST(AttentionState, RefusesSizesAndOptionsOutOfRange) {
+  const auto make = [](const AttentionShape& shape, const AttentionOptions& options = {},
+                       Index max_rollback = 0) {
+    AttentionState<float> state(shape, options, max_rollback);
+  };
+  NHA_EXPECT_ERROR(make({.batch = -1}), ArgumentError, "batch is -1");
+  NHA_EXPECT_ERROR(make({.kv_heads = 0}), ArgumentError, "kv_heads is 0; expected 1");
+  NHA_EXPECT_ERROR(make({.key_dim = 0}), ArgumentError, "key_dim is 0");
+  NHA_EXPECT_ERROR(make({.value_dim = -5}), ArgumentError, "value_dim is -5");
+  NHA_EXPECT_ERROR(make({.slots = -1}), ArgumentError, "slots is -1");
+  NHA_EXPECT_ERROR(make({.slots = Index{1} << 40}), ArgumentError, "slots is 1099511627776");
+  NHA_EXPECT_ERROR(make({}, {.window = -1}), ArgumentError, "window is -1");
+  NHA_EXPECT_ERROR(make({}, {.window = 4, .slot_delay = 5}), ArgumentError,
+                   "slot_delay is 5; expected 0 to the window, 4");
+  NHA_EXPECT_ERROR(make({}, {.slot_delay = -1}), ArgumentError, "slot_delay is -1");
+  NHA_EXPECT_ERROR(make({}, {.scale = 0.0}), ArgumentError, "scale is 0");
+  NHA_EXPECT_ERROR(make({}, {.scale = std::nan("")}), ArgumentError, "scale is nan");
+  NHA_EXPECT_ERROR(make({}, {.empty_slots = static_cast<nha::EmptySlots>(7)}), ArgumentError,
+                   "empty_slots is 7");
+  NHA_EXPECT_ERROR(make({.kv_heads = 2}, {.head_windows = {1, 2, 3}}), ArgumentError,
+                   "head_windows has 3 entries");
+  NHA_EXPECT_ERROR(make({.kv_heads = 2}, {.head_windows = {1, -2}}), ArgumentError,
+                   "head_windows is -2");
+  NHA_EXPECT_ERROR(make({}, {}, -1), ArgumentError, "max_rollback is -1");
+  NHA_EXPECT_ERROR(make({}, {}, Index{1} << 40), ArgumentError, "max_rollback is 1099511627776");
+}
+
+TEST(AttentionState, RefusesSizesWhoseProductCannotBe) {
+  constexpr Index kMost = Index{1} << 24;
+  constexpr Index kHuge = std::numeric_limits<Index>::max();
+  const auto make = [](const AttentionShape& shape, const AttentionOptions& options = {}) {
+    AttentionState<double> state(shape, options);
+  };
+  const char* message = "does not fit in memory";
+  NHA_EXPECT_ERROR(make({.batch = kMost, .key_dim = kMost}), ArgumentError, message);
+  NHA_EXPECT_ERROR(make({.key_dim = kMost, .slots = kMost}), ArgumentError, message);
+  NHA_EXPECT_ERROR(make({.kv_heads = kMost, .value_dim = kMost}), ArgumentError, message);
+  NHA_EXPECT_ERROR(make({}, {.window = kHuge}), ArgumentError, message);
+  NHA_EXPECT_ERROR(make({.kv_heads = 2}, {.head_windows = {0, kHuge}}), ArgumentError, message);
+}
+
+TEST(AttentionState, StaticSizesMustBeTheShapes) {
+  using Fixed = AttentionState<float, 16, 32, 8>;
+  const Fixed state({.key_dim = 16, .value_dim = 32, .slots = 8});
+  EXPECT_EQ(state.slot_v(0, 0).extent(1), 32);
+  NHA_EXPECT_ERROR(Fixed({.key_dim = 8, .value_dim = 32, .slots = 8}), ArgumentError,
+                   "key_dim is 8; the state's type says 16");
+  NHA_EXPECT_ERROR(Fixed({.key_dim = 16, .value_dim = 16, .slots = 8}), ArgumentError,
+                   "value_dim is 16; the state's type says 32");
+  NHA_EXPECT_ERROR(Fixed({.key_dim = 16, .value_dim = 32, .slots = 9}), ArgumentError,
+                   "slots is 9; the state's type says 8");
+}
+
+TEST(AttentionState, MayHaveNoSequences) {
+  AttentionState<float> state({.batch = 0}, {}, 3);
+  state.reset();
+  EXPECT_EQ(state.bytes(), 0u);
+  EXPECT_TRUE(state == AttentionState<float>({.batch = 0}));
+  NHA_EXPECT_ERROR(state.reset(0), ArgumentError, "sequence is 0");
+}
+
+TEST(AttentionState, RefusesPlacesItDoesNotHave) {
+  AttentionState<float> state({.batch = 2, .kv_heads = 3});
+  NHA_EXPECT_ERROR(state.tokens_seen(2), ArgumentError, "sequence is 2; expected 0 to 1");
+  NHA_EXPECT_ERROR(state.tokens_seen(-1), ArgumentError, "sequence is -1");
+  NHA_EXPECT_ERROR(state.tokens_pending(0, 3), ArgumentError, "head is 3; expected 0 to 2");
+  NHA_EXPECT_ERROR(state.has_initial_slots(2), ArgumentError, "sequence is 2");
+  NHA_EXPECT_ERROR(state.slot_k(0, -1), ArgumentError, "head is -1");
+  NHA_EXPECT_ERROR(state.slot_v(2, 0), ArgumentError, "sequence is 2");
+  NHA_EXPECT_ERROR(state.slot_mass(0, 3), ArgumentError, "head is 3");
+  NHA_EXPECT_ERROR(state.reset(2), ArgumentError, "sequence is 2");
+  NHA_EXPECT_ERROR(state.rollback(2, 0), ArgumentError, "sequence is 2");
+}
+
+/// Counts what it is asked for.
+class CountingResource : public std::pmr::memory_resource {
+ public:
+  int allocations = 0;
+  std::size_t allocated = 0;
+  std::size_t in_use = 0;
+
+ private:
+  void* do_allocate(std::size_t bytes, std::size_t alignment) override {
+    ++allocations;
+    allocated += bytes;
+    in_use += bytes;
+    return std::pmr::new_delete_resource()->allocate(bytes, alignment);
+  }
+  void do_deallocate(void* memory, std::size_t bytes, std::size_t alignment) override {
+    in_use -= bytes;
+    std::pmr::new_delete_resource()->deallocate(memory, bytes, alignment);
+  }
+  bool do_is_equal(const memory_resource& other) const noexcept override { return this == &other; }
+};
+
+TEST(AttentionState, IsOneAllocationOfTheGivenResource) {
+  CountingResource memory;
+  {
+    const StateSetting setting = {.name = "", .options = {.head_windows = {2, 9}}};
+    const RandomCase<float> c(small_case(setting, 30, 2));
+    AttentionState<float> state(c.attention_shape(), setting.options, 4, &memory);
+    EXPECT_EQ(memory.allocations, 1);
+    EXPECT_EQ(memory.allocated, state.bytes());
+    CaseOutputs<float> out(c.shape);
+    step_range(c, state, out, 0, 30);
+    state.rollback(0, 3);
+    state.fork(0, state, 1);
+    state.reset(0);
+    AttentionState<float> moved = std::move(state);
+    EXPECT_EQ(memory.allocations, 1);
+    AttentionState<float> copy = moved;
+    EXPECT_EQ(memory.allocations, 2);
+    copy = moved;  // of one size
+    EXPECT_EQ(memory.allocations, 2);
+    copy = std::move(moved);
+    EXPECT_EQ(memory.allocations, 2);
+  }
+  EXPECT_EQ(memory.in_use, 0u);
+}
+
+TEST(AttentionState, BytesDoNotGrowWithTheTokens) {
+  const StateSetting setting = {.name = "", .options = {.window = 4}};
+  const RandomCase<float> c(small_case(setting, 50));
+  AttentionState<float> state = make_state(c, setting, 2);
+  const std::size_t bytes = state.bytes();
+  CaseOutputs<float> out(c.shape);
+  step_range(c, state, out, 0, 50);
+  EXPECT_EQ(state.bytes(), bytes);
+  EXPECT_GT(bytes, 0u);
+}
+
+TEST(AttentionState, CountsTokensSeenAndPending) {
+  const RandomCase<float> c({.batch = 2, .tokens = 12, .kv_heads = 2, .slots = 4});
+  const AttentionOptions options = {.head_windows = {3, 8}};
+  AttentionState<float> state(c.attention_shape(), options);
+  CaseOutputs<float> out(c.shape);
+  for (Index t = 0; t < 12; ++t) {
+    step_range(c, state, out, t, t + 1);
+    for (Index n = 0; n < 2; ++n) {
+      EXPECT_EQ(state.tokens_seen(n), t + 1);
+      EXPECT_EQ(state.tokens_pending(n, 0), std::min<Index>(t + 1, 3));
+      EXPECT_EQ(state.tokens_pending(n, 1), std::min<Index>(t + 1, 8));
+    }
+  }
+}
+
+// --- As a value
+// -----------------------------------------------------------------------------------
+
+TEST(AttentionState, CopiesGoOnIndependently) {
+  for (const StateSetting& setting : state_settings()) {
+    SCOPED_TRACE(setting.name);
+    const RandomCase<float> c(small_case(setting, 30, 2));
+    AttentionState<float> state = make_state(c, setting, 3);
+    CaseOutputs<float> out(c.shape), again(c.shape);
+    step_range(c, state, out, 0, 15);
+    AttentionState<float> copy = state;
+    EXPECT_TRUE(copy == state);
+    step_range(c, state, out, 15, 30);
+    EXPECT_FALSE(copy == state);
+    EXPECT_EQ(copy.tokens_seen(0), 15);
+    step_range(c, copy, again, 15, 30);
+    EXPECT_TRUE(same_bits(out, again, 15, 30));
+    EXPECT_TRUE(copy == state);
+    AttentionState<float> assigned({.batch = 1});
+    assigned = copy;
+    EXPECT_TRUE(assigned == state);
+  }
+}
+
+TEST(AttentionState, MovesKeepWhatIsRemembered) {
+  const StateSetting setting = {.name = "", .options = {.window = 4}};
+  const RandomCase<float> c(small_case(setting, 20));
+  AttentionState<float> state = make_state(c, setting);
+  CaseOutputs<float> out(c.shape), again(c.shape);
+  step_range(c, state, out, 0, 10);
+  const AttentionState<float> copy = state;
+  AttentionState<float> moved = std::move(state);
+  EXPECT_TRUE(moved == copy);
+  AttentionState<float> assigned({.batch = 3});
+  assigned = std::move(moved);
+  EXPECT_TRUE(assigned == copy);
+}
+
+TEST(AttentionState, EqualMeansSameLayerAndSameMemories) {
+  const StateSetting setting = {.name = "", .options = {.window = 4}};
+  const RandomCase<float> c(small_case(setting, 20)), other(small_case(setting, 20), 2);
+  CaseOutputs<float> out(c.shape);
+  AttentionState<float> a = make_state(c, setting), b = make_state(c, setting);
+  step_range(c, a, out, 0, 12);
+  EXPECT_FALSE(a == b);
+  step_range(other, b, out, 0, 12);
+  EXPECT_FALSE(a == b);
+  b.reset();
+  step_range(c, b, out, 0, 12);
+  EXPECT_TRUE(a == b);
+
+  // How far back they can go is not compared, though the rings then differ in size.
+  AttentionState<float> with_rollback = make_state(c, setting, 5);
+  step_range(c, with_rollback, out, 0, 12);
+  EXPECT_TRUE(a == with_rollback);
+  // Nor what has dropped out of the window and entered the slots when they forget it all.
+  EXPECT_FALSE(a == AttentionState<float>(c.attention_shape(), {.window = 5}));
+  AttentionShape larger = c.attention_shape();
+  larger.batch = 2;
+  EXPECT_FALSE(a == AttentionState<float>(larger, setting.options));
+}
+
+TEST(AttentionState, EqualityComparesEachMemory) {
+  const RandomCase<float> c({.tokens = 12, .slots = 4});
+  AttentionState<float> state(c.attention_shape(), {.window = 4, .slot_delay = 2});
+  CaseOutputs<float> out(c.shape);
+  step_range(c, state, out, 0, 12);
+  const auto differs_after = [&](auto&& change) {
+    AttentionState<float> copy = state;
+    change(copy.head(0, 0));
+    return !(copy == state);
+  };
+  EXPECT_FALSE(differs_after([](auto) {}));
+  EXPECT_TRUE(differs_after([](auto head) { head.slots.key_at(3, 15) += 1; }));
+  EXPECT_TRUE(differs_after([](auto head) { head.slots.value_at(3, 15) += 1; }));
+  EXPECT_TRUE(differs_after([](auto head) { head.slots.mass[0] += 1; }));
+  EXPECT_TRUE(differs_after([](auto head) { head.window.key_row(8)[0] += 1; }));
+  EXPECT_TRUE(differs_after([](auto head) { head.window.value_row(11)[15] += 1; }));
+  EXPECT_TRUE(differs_after([](auto head) { head.pending.key_row(10)[0] += 1; }));
+  EXPECT_TRUE(differs_after([](auto head) { head.pending.retention_row(10)[3] += 1; }));
+  EXPECT_TRUE(differs_after([](auto head) { head.pending.write_row(11)[0] += 1; }));
+}
+
+TEST(AttentionState, ResetForgetsAllOrOneSequence) {
+  for (const StateSetting& setting : state_settings()) {
+    SCOPED_TRACE(setting.name);
+    const RandomCase<float> c(small_case(setting, 20, 3));
+    AttentionState<float> state = make_state(c, setting, 4);
+    CaseOutputs<float> first(c.shape), out(c.shape);
+    step_range(c, state, first, 0, 20);
+    const AttentionState<float> before = state;
+    state.reset(1);
+    EXPECT_EQ(state.tokens_seen(0), 20);
+    EXPECT_EQ(state.tokens_seen(1), 0);
+    EXPECT_FALSE(state.has_initial_slots(1));
+    EXPECT_EQ(state.tokens_seen(2), 20);
+    AttentionState<float> expected = before;
+    AttentionState<float>(c.attention_shape(), setting.options, 4).fork(0, expected, 1);
+    EXPECT_TRUE(state == expected);
+    state.reset();
+    EXPECT_TRUE(state == AttentionState<float>(c.attention_shape(), setting.options));
+    if (setting.initial_slots) continue;
+    step_range(c, state, out, 0, 20);
+    EXPECT_TRUE(same_bits(out, first, 0, 20));
+  }
+}
+
+// --- Given slots
+// ----------------------------------------------------------------------------------
+
+struct GivenSlots {
+  explicit GivenSlots(const AttentionShape& s)
+      : key({s.batch, s.kv_heads, s.slots, s.key_dim}),
+        value({s.batch, s.kv_heads, s.slots, s.value_dim}),
+        mass({s.batch, s.kv_heads, s.slots}) {
+    for (Index i = 0; i < key.size(); ++i) key.data()[i] = static_cast<float>(i);
+    for (Index i = 0; i < value.size(); ++i) value.data()[i] = static_cast<float>(-i);
+    for (Index i = 0; i < mass.size(); ++i) mass.data()[i] = static_cast<float>(i) / 2;
+  }
+  nha::Tensor<float, 4> key, value;
+  nha::Tensor<float, 3> mass;
+};
+
+TEST(AttentionState, StartsFromGivenSlots) {
+  const AttentionShape shape = {
+      .batch = 2, .kv_heads = 2, .key_dim = 3, .value_dim = 5, .slots = 4};
+  const GivenSlots given(shape);
+  AttentionState<float> state(shape, {.window = 4}, 2);
+  const auto expect_given = [&](bool with_mass) {
+    for (Index n = 0; n < 2; ++n) {
+      EXPECT_TRUE(state.has_initial_slots(n));
+      EXPECT_EQ(state.tokens_seen(n), 0);
+      for (Index h = 0; h < 2; ++h)
+        for (Index m = 0; m < 4; ++m) {
+          for (Index d = 0; d < 3; ++d) EXPECT_EQ(state.slot_k(n, h)(m, d), given.key(n, h, m, d));
+          for (Index d = 0; d < 5; ++d)
+            EXPECT_EQ(state.slot_v(n, h)(m, d), given.value(n, h, m, d));
+          EXPECT_EQ(state.slot_mass(n, h)(m), with_mass ? given.mass(n, h, m) : 1.0f);
+        }
+    }
+  };
+  state.set_initial_slots(given.key, given.value);
+  expect_given(false);
+  const RandomCase<float> c(
+      {.batch = 2, .tokens = 9, .kv_heads = 2, .key_dim = 3, .value_dim = 5, .slots = 4});
+  CaseOutputs<float> out(c.shape);
+  step_range(c, state, out, 0, 9);
+  state.set_initial_slots(given.key, given.value, given.mass);  // anew
+  expect_given(true);
+}
+
+TEST(AttentionState, RefusesSlotsThatDoNotFit) {
+  const AttentionShape shape = {
+      .batch = 2, .kv_heads = 2, .key_dim = 3, .value_dim = 5, .slots = 4};
+  const RandomCase<float> c(
+      {.batch = 2, .tokens = 9, .kv_heads = 2, .key_dim = 3, .value_dim = 5, .slots = 4});
+  AttentionState<float> state(shape, {.window = 4});
+  CaseOutputs<float> out(c.shape);
+  step_range(c, state, out, 0, 9);
+  const AttentionState<float> before = state;
+  const GivenSlots given(shape);
+  const auto refuses = [&](const auto& key, const auto& value, const auto& mass,
+                           const char* message) {
+    NHA_EXPECT_ERROR(state.set_initial_slots(key, value, mass), ArgumentError, message);
+    EXPECT_TRUE(state == before) << message;
+  };
+  refuses(given.value, given.value, given.mass, "initial slot_k is [2, 2, 4, 5]; expected [2, 2");
+  refuses(given.key, given.key, given.mass, "initial slot_v is [2, 2, 4, 3]; expected [2, 2, 4, 5");
+  const nha::TensorView<const float, -1, -1, -1, -1> no_data(nullptr, {2, 2, 4, 3});
+  refuses(no_data, given.value, given.mass, "initial slot_k has no data");
+  refuses(given.key, given.value, nha::Tensor<float, 3>({2, 2, 3}),
+          "mass is [2, 2, 3]; expected [2, 2, 4]");
+  for (float bad : {-1.0f, INFINITY, NAN}) {
+    GivenSlots wrong(shape);
+    wrong.mass(1, 0, 3) = bad;
+    refuses(given.key, given.value, wrong.mass, "mass of sequence 1, head 0, slot 3 is ");
+  }
+}
+
+// --- Fork
+// -----------------------------------------------------------------------------------------
+
+TEST(AttentionState, ForksContinueEquallyInAnotherPlace) {
+  for (const StateSetting& setting : state_settings()) {
+    SCOPED_TRACE(setting.name);
+    const RandomCase<float> one(small_case(setting, 30)), four(small_case(setting, 30, 4), 7);
+    for (Index position : {0, 1, 7, 20}) {
+      AttentionState<float> source = make_state(one, setting, 3);
+      AttentionState<float> target = make_state(four, setting, 3);
+      CaseOutputs<float> out(one.shape), other(four.shape), forked(one.shape);
+      step_range(one, source, out, 0, position);
+      step_range(four, target, other, 0, 11);
+      AttentionState<float> expected = target;
+      source.fork(0, target, 2);
+      target.fork(2, target, 0);
+      target.fork(2, target, 2);
+      EXPECT_EQ(target.tokens_seen(0), position);
+      EXPECT_EQ(target.tokens_seen(1), 11);
+      EXPECT_EQ(target.tokens_seen(2), position);
+
+      // Sequences 0 and 2 and the source take the same tokens, among others.
+      step_range(one, source, out, position, 30);
+      for (Index place : {0, 2}) {
+        AttentionState<float> alone(one.attention_shape(), setting.options, 3);
+        target.fork(place, alone, 0);
+        step_range(one, alone, forked, position, 30);
+        EXPECT_TRUE(same_bits(forked, out, position, 30));
+        EXPECT_TRUE(alone == source);
+      }
+      // The others are as they were.
+      target.fork(0, expected, 0);
+      target.fork(2, expected, 2);
+      EXPECT_TRUE(target == expected);
+    }
+  }
+}
+
+TEST(AttentionState, ForksCanBeRolledBackAsFar) {
+  const StateSetting setting = {.name = "", .options = {.window = 4, .slot_delay = 2}};
+  const RandomCase<float> c(small_case(setting, 20));
+  CaseOutputs<float> out(c.shape);
+  AttentionState<float> source = make_state(c, setting, 5), expected = source;
+  step_range(c, source, out, 0, 13);
+  step_range(c, expected, out, 0, 8);
+  AttentionShape shape = c.attention_shape();
+  shape.batch = 3;
+  AttentionState<float> target(shape, setting.options, 5);
+  source.fork(0, target, 1);
+  target.rollback(1, 5);
+  AttentionState<float> back(c.attention_shape(), setting.options, 5);
+  target.fork(1, back, 0);
+  EXPECT_TRUE(back == expected);
+  NHA_EXPECT_ERROR(target.rollback(1, 1), ArgumentError, "can now go back 0");
+}
+
+TEST(AttentionState, ForkRefusesStatesOfAnotherKind) {
+  const AttentionShape shape = {.batch = 2, .kv_heads = 2, .slots = 4};
+  const AttentionOptions options = {.window = 4};
+  AttentionState<float> source(shape, options, 3);
+  const RandomCase<float> c(
+      {.batch = 2, .tokens = 6, .kv_heads = 2, .key_dim = 64, .value_dim = 64, .slots = 4});
+  CaseOutputs<float> out(c.shape);
+  step_range(c, source, out, 0, 6);
+  const auto refused = [&](AttentionState<float> target) {
+    const AttentionState<float> before = target;
+    NHA_EXPECT_ERROR(source.fork(0, target, 0), ArgumentError, "target of fork has another shape");
+    EXPECT_TRUE(target == before);
+  };
+  refused(AttentionState<float>({.batch = 2, .kv_heads = 3, .slots = 4}, options, 3));
+  refused(AttentionState<float>({.batch = 2, .kv_heads = 2, .slots = 5}, options, 3));
+  refused(
+      AttentionState<float>({.batch = 2, .kv_heads = 2, .key_dim = 32, .slots = 4}, options, 3));
+  refused(
+      AttentionState<float>({.batch = 2, .kv_heads = 2, .value_dim = 32, .slots = 4}, options, 3));
+  refused(AttentionState<float>(shape, {.window = 5}, 3));
+  refused(AttentionState<float>(shape, {.window = 4, .slot_delay = 1}, 3));
+  refused(AttentionState<float>(shape, {.window = 4, .scale = 0.5}, 3));
+  refused(AttentionState<float>(shape, {.window = 4, .empty_slots = nha::EmptySlots::masked}, 3));
+  refused(AttentionState<float>(shape, options, 2));
+  AttentionState<float> target({.batch = 1, .kv_heads = 2, .slots = 4}, options, 3);
+  NHA_EXPECT_ERROR(source.fork(2, target, 0), ArgumentError, "sequence is 2; expected 0 to 1");
+  NHA_EXPECT_ERROR(source.fork(0, target, 1), ArgumentError, "sequence is 1; expected 0 to 0");
+}
+
+// --- Rollback
+// -------------------------------------------------------------------------------------
+
+/// Every rollback from every position of a stepped sequence is as never having gone on.
+template <class T>
+void expect_rollback_is_exact(const StateSetting& setting, Index max_rollback) {
+  SCOPED_TRACE(setting.name + ", max_rollback " + std::to_string(max_rollback));
+  constexpr Index kTokens = 23, kMore = 12;
+  const RandomCase<T> c(small_case(setting, kTokens)), next(small_case(setting, kMore), 2);
+  CaseOutputs<T> out(c.shape), expected(next.shape), actual(next.shape);
+  // never[t]: t tokens and then the tokens of the other case.
+  std::vector<AttentionState<T>> at = {make_state(c, setting, max_rollback)};
+  for (Index t = 0; t < kTokens; ++t) {
+    at.push_back(at.back());
+    step_range(c, at.back(), out, t, t + 1);
+  }
+  for (Index position = 0; position <= kTokens; ++position)
+    for (Index back = 0; back <= std::min(max_rollback, position); ++back) {
+      const auto target = static_cast<std::size_t>(position - back);
+      AttentionState<T> rolled = at[static_cast<std::size_t>(position)];
+      rolled.rollback(0, back);
+      ASSERT_TRUE(rolled == at[target]) << back << " tokens back from " << position;
+      AttentionState<T> never = at[target];
+      step_range(next, never, expected, 0, kMore);
+      step_range(next, rolled, actual, 0, kMore);
+      ASSERT_TRUE(same_bits(actual, expected, 0, kMore)) << back << " back from " << position;
+      ASSERT_TRUE(rolled == never) << back << " tokens back from " << position;
+    }
+}
+
+TEST(Rollback, IsAsNeverHavingGoneOn) {
+  for (const StateSetting& setting : state_settings())
+    for (Index max_rollback : {1, 2, 3, 5, 8, 40})
+      expect_rollback_is_exact<float>(setting, max_rollback);
+}
+
+TEST(Rollback, IsExactInEveryScalarType) {
+  for (const StateSetting& setting : state_settings()) {
+    expect_rollback_is_exact<double>(setting, 4);
+    expect_rollback_is_exact<nha::bfloat16>(setting, 4);
+    expect_rollback_is_exact<nha::float16>(setting, 4);
+  }
+}
+
+TEST(Rollback, MayBeMixedWithTokensInAnyOrder) {
+  constexpr Index kTokens = 40;
+  std::mt19937 random(3);
+  for (const StateSetting& setting : state_settings())
+    for (Index max_rollback : {1, 3, 4, 7}) {
+      SCOPED_TRACE(setting.name + ", max_rollback " + std::to_string(max_rollback));
+      const RandomCase<float> c(small_case(setting, kTokens));
+      CaseOutputs<float> out(c.shape), expected(c.shape);
+      AttentionState<float> state = make_state(c, setting, max_rollback);
+      std::vector<Index> kept;  // the tokens that have not been taken back
+      Index furthest = 0;
+      for (int action = 0; action < 150; ++action) {
+        const auto size = static_cast<Index>(kept.size());
+        const Index reach = std::min(size, size - (furthest - max_rollback));
+        if (random() % 6 != 0) {
+          const auto token = static_cast<Index>(random() % kTokens);
+          step_range(c, state, out, token, token + 1);
+          kept.push_back(token);
+          furthest = std::max(furthest, size + 1);
+        } else if (reach > 0) {
+          const Index back = static_cast<Index>(random()) % (reach + 1);
+          state.rollback(0, back);
+          kept.resize(static_cast<std::size_t>(size - back));
+        } else {
+          NHA_EXPECT_ERROR(state.rollback(0, reach + 1), ArgumentError, "tokens to roll back is");
+        }
+        ASSERT_EQ(state.tokens_seen(0), static_cast<Index>(kept.size()));
+        if (action % 10 != 9) continue;
+        AttentionState<float> fresh = make_state(c, setting);
+        for (Index token : kept) step_range(c, fresh, expected, token, token + 1);
+        ASSERT_TRUE(state == fresh) << "after " << action << " actions";
+      }
+      EXPECT_GT(furthest, 2 * max_rollback);
+    }
+}
+
+TEST(Rollback, AfterPrefillDiffersByRoundingOnly) {
+  constexpr Index kTokens = 75, kMore = 20;
+  for (const StateSetting& setting : state_settings())
+    for (Index max_rollback : {1, 4, 9, 32})
+      for (Index piece : {75, 20, 7}) {
+        SCOPED_TRACE(setting.name + ", max_rollback " + std::to_string(max_rollback) +
+                     ", pieces of " + std::to_string(piece));
+        const RandomCase<float> c(small_case(setting, kTokens + kMore));
+        CaseOutputs<float> out(c.shape), expected(c.shape), actual(c.shape);
+        AttentionState<float> state = make_state(c, setting, max_rollback);
+        prefill_range(c, state, out, 0, kTokens, piece, {.algorithm = Algorithm::chunked});
+        for (Index back = 0; back <= max_rollback; back += 1 + max_rollback / 5) {
+          AttentionState<float> rolled = state;
+          rolled.rollback(0, back);
+          AttentionState<float> never = make_state(c, setting);
+          prefill_range(c, never, out, 0, kTokens - back, kTokens);
+          EXPECT_EQ(rolled.tokens_seen(0), kTokens - back);
+          EXPECT_LT(slot_error(rolled, never), 1e-6) << back << " tokens back";
+          step_range(c, never, expected, kTokens, kTokens + kMore);
+          step_range(c, rolled, actual, kTokens, kTokens + kMore);
+          EXPECT_LT(relative_error(actual, expected), 1e-6) << back << " tokens back";
+        }
+      }
+}
+
+TEST(Rollback, TakesBackOneSequenceOfSeveral) {
+  const StateSetting setting = {.name = "", .options = {.window = 4}};
+  const RandomCase<float> c(small_case(setting, 20, 3));
+  CaseOutputs<float> out(c.shape);
+  AttentionState<float> state = make_state(c, setting, 6), earlier = state;
+  step_range(c, state, out, 0, 14);
+  step_range(c, earlier, out, 0, 10);
+  AttentionState<float> expected = state;
+  earlier.fork(1, expected, 1);
+  state.rollback(1, 4);
+  EXPECT_TRUE(state == expected);
+}
+
+TEST(Rollback, RefusesToGoFurtherThanItCan) {
+  for (const StateSetting& setting : state_settings()) {
+    SCOPED_TRACE(setting.name);
+    const RandomCase<float> c(small_case(setting, 20));
+    CaseOutputs<float> out(c.shape);
+    AttentionState<float> state = make_state(c, setting, 4);
+    NHA_EXPECT_ERROR(state.rollback(0, 1), ArgumentError,
+                     "tokens to roll back is 1; expected 0 to the 0 seen");
+    step_range(c, state, out, 0, 3);
+    NHA_EXPECT_ERROR(state.rollback(0, 4), ArgumentError, "expected 0 to the 3 seen");
+    NHA_EXPECT_ERROR(state.rollback(0, -1), ArgumentError, "tokens to roll back is -1");
+    step_range(c, state, out, 3, 13);
+    const AttentionState<float> before = state;
+    NHA_EXPECT_ERROR(state.rollback(0, 5), ArgumentError,
+                     "tokens to roll back is 5; the state keeps 4 and can now go back 4");
+    EXPECT_TRUE(state == before);
+    state.rollback(0, 3);
+    const AttentionState<float> rolled = state;
+    NHA_EXPECT_ERROR(state.rollback(0, 2), ArgumentError, "can now go back 1");
+    EXPECT_TRUE(state == rolled);
+    state.rollback(0, 1);
+    EXPECT_EQ(state.tokens_seen(0), 9);
+  }
+}
+
+TEST(Rollback, IsOnlyThereWhenAskedFor) {
+  const StateSetting setting = {.name = "", .options = {.window = 4}};
+  const RandomCase<float> c(small_case(setting, 5));
+  CaseOutputs<float> out(c.shape);
+  AttentionState<float> state = make_state(c, setting);
+  step_range(c, state, out, 0, 5);
+  state.rollback(0, 0);
+  EXPECT_EQ(state.tokens_seen(0), 5);
+  NHA_EXPECT_ERROR(state.rollback(0, 1), ArgumentError,
+                   "tokens to roll back is 1; the state keeps 0 and can now go back 0");
+}
+
+TEST(Rollback, AfterResetReachesTheNewBeginningOnly) {
+  const StateSetting setting = {.name = "", .options = {.window = 4, .slot_delay = 1}};
+  const RandomCase<float> c(small_case(setting, 20));
+  CaseOutputs<float> out(c.shape);
+  AttentionState<float> state = make_state(c, setting, 4);
+  step_range(c, state, out, 0, 13);
+  state.reset(0);
+  step_range(c, state, out, 0, 3);
+  state.rollback(0, 3);
+  EXPECT_TRUE(state == make_state(c, setting));
+}
+
+}  // namespace
