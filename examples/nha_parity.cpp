@@ -1,0 +1,348 @@
+// SPDX-License-Identifier: MIT
+// nha_parity: runs attention cases from files and compares every result with the one in the file.
+//
+// Any implementation that can write safetensors can be checked so, or check this one: see
+// nha/io/attention_case.hpp for what a case holds.
+#include <nha/attention/prefill.hpp>
+#include <nha/attention/step.hpp>
+#include <nha/config.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/numeric.hpp>
+#include <nha/io/attention_case.hpp>
+#include <nha/io/safetensors.hpp>
+
+#include <algorithm>
+#include <charconv>
+#include <cmath>
+#include <cstdio>
+#include <exception>
+#include <optional>
+#include <string>
+#include <string_view>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+using nha::Index;
+
+constexpr const char* kUsage =
+    R"(usage: nha_parity [options] CASE.safetensors...
+
+Runs Native Hybrid Attention on each case and compares the results with those in the file. For each
+result: the largest absolute error, and the relative one, ||a - b|| / ||b|| (the largest absolute
+one where ||b|| is 0; equal infinities count as equal).
+
+  --algorithm reference|recurrent|chunked|auto   how to compute (auto)
+  --dtype f32|f64|bf16|f16   type the inputs are converted to and computed in (f32)
+  --device cpu|cuda          where (cpu)
+  --backward                 compare gradients
+  --split K                  give each sequence in pieces of K tokens, through the state; recurrent
+                             pieces of one token go through step()
+  --tolerance X              largest relative error that passes; left out: 5e-6 for f32, 1e-12 for
+                             f64, 1e-2 for bf16 and f16. A largest absolute error of 2^-52 times the
+                             number of tokens passes too, as rounding of the expected values: where
+                             gates are near 0, the usual 1 - exp(gate) has lost its digits to it
+  --out FILE                 write the results of the one case given, as safetensors
+  --help                     this text
+
+Exit status: 0 all results within tolerance, 1 some not, 2 wrong options or not a valid case.
+)";
+
+struct Options {
+  nha::Algorithm algorithm = nha::Algorithm::automatic;
+  std::string dtype = "f32";
+  Index split = 0;  // 0: all tokens at once
+  std::optional<double> tolerance;
+  std::string out;
+  std::vector<std::string> files;
+};
+
+/// How far `value` is from what was expected.
+struct Error {
+  double largest = 0;
+  double relative = 0;
+};
+
+/// An expected infinity must be met exactly; a NaN anywhere is an infinite error.
+template <class T, int Rank>
+Error compare(const nha::Tensor<T, Rank>& value, const nha::Tensor<double, Rank>& expected) {
+  double differences = 0, norm = 0;
+  Error error;
+  for (Index i = 0; i < expected.size(); ++i) {
+    const auto a = static_cast<double>(nha::widen(value.data()[i]));
+    const double b = expected.data()[i];
+    const double difference = a == b ? 0 : std::abs(a - b);
+    if (!std::isfinite(difference)) return {nha::kInfinity<double>, nha::kInfinity<double>};
+    error.largest = std::max(error.largest, difference);
+    differences += difference * difference;
+    if (std::isfinite(b)) norm += b * b;
+  }
+  error.relative = norm > 0 ? std::sqrt(differences / norm) : error.largest;
+  return error;
+}
+
+/// Tokens [first, first + count) of the batch axis's every row.
+template <class View>
+View tokens_of(const View& view, Index first, Index count) {
+  return view.data() == nullptr ? view : View(view.template slice<1>(first, count));
+}
+
+template <class T>
+class CaseRunner {
+ public:
+  CaseRunner(const nha::AttentionCase<T>& given, const Options& options)
+      : case_(given),
+        options_(options),
+        inputs_(given.inputs()),
+        results_(given.make_results()),
+        state_(given.shape, given.options) {
+    if (!given.has_initial_slots) return;
+    using Mass = typename nha::Tensor<nha::accumulate_t<T>, 3>::ConstView;
+    state_.set_initial_slots(given.initial_slot_k, given.initial_slot_v,
+                             given.initial_mass ? given.initial_mass->view() : Mass());
+  }
+
+  nha::AttentionResults<T> run() {
+    if (options_.split == 0) {
+      run_piece(inputs_, 0, case_.tokens);
+    } else if (case_.cu_seqlens.empty()) {
+      run_pieces(inputs_, 0, case_.tokens);
+    } else {
+      for (std::size_t n = 0; n + 1 < case_.cu_seqlens.size(); ++n) run_sequence(n);
+    }
+    store_state();
+    return std::move(results_);
+  }
+
+ private:
+  /// Pieces of one packed sequence; the others get no tokens.
+  void run_sequence(std::size_t sequence) {
+    const auto first = static_cast<Index>(case_.cu_seqlens[sequence]);
+    const auto last = static_cast<Index>(case_.cu_seqlens[sequence + 1]);
+    for (Index t = first; t < last; t += options_.split) {
+      const Index count = std::min(options_.split, last - t);
+      std::vector<std::int64_t> offsets(case_.cu_seqlens.size(), 0);
+      std::fill(offsets.begin() + static_cast<std::ptrdiff_t>(sequence) + 1, offsets.end(), count);
+      auto inputs = inputs_;
+      inputs.cu_seqlens = offsets;
+      run_piece(inputs, t, count);
+    }
+  }
+  void run_pieces(const nha::AttentionInputs<T>& inputs, Index first, Index last) {
+    for (Index t = first; t < last; t += options_.split)
+      run_piece(inputs, t, std::min(options_.split, last - t));
+  }
+  void run_piece(nha::AttentionInputs<T> inputs, Index first, Index count) {
+    inputs.q_window = tokens_of(inputs.q_window, first, count);
+    inputs.k_window = tokens_of(inputs.k_window, first, count);
+    inputs.q_slot = tokens_of(inputs.q_slot, first, count);
+    inputs.k_slot = tokens_of(inputs.k_slot, first, count);
+    inputs.v = tokens_of(inputs.v, first, count);
+    inputs.log_gate = tokens_of(inputs.log_gate, first, count);
+    inputs.write = tokens_of(inputs.write, first, count);
+    const nha::AttentionOutputs<T> outputs{
+        .o = tokens_of(results_.o.view(), first, count),
+        .lse = tokens_of(results_.lse.view(), first, count),
+        .slot_share = tokens_of(results_.slot_share.view(), first, count)};
+    if (options_.algorithm == nha::Algorithm::recurrent && options_.split == 1)
+      nha::step(inputs, state_, outputs, workspace_);
+    else
+      nha::prefill(inputs, state_, outputs, workspace_, {.algorithm = options_.algorithm});
+  }
+
+  void store_state() {
+    const nha::AttentionShape& shape = case_.shape;
+    for (Index n = 0; n < shape.batch; ++n)
+      for (Index h = 0; h < shape.kv_heads; ++h)
+        for (Index m = 0; m < shape.slots; ++m) {
+          results_.mass(n, h, m) = state_.slot_mass(n, h)(m);
+          for (Index d = 0; d < shape.key_dim; ++d)
+            results_.slot_k(n, h, m, d) = state_.slot_k(n, h)(m, d);
+          for (Index d = 0; d < shape.value_dim; ++d)
+            results_.slot_v(n, h, m, d) = state_.slot_v(n, h)(m, d);
+        }
+  }
+
+  const nha::AttentionCase<T>& case_;
+  const Options& options_;
+  nha::AttentionInputs<T> inputs_;
+  nha::AttentionResults<T> results_;
+  nha::AttentionState<T> state_;
+  nha::Workspace workspace_;
+};
+
+/// The largest relative error that passes unless the user says another.
+template <class T>
+constexpr double kTolerance = std::is_same_v<T, double>  ? 1e-12
+                              : std::is_same_v<T, float> ? 5e-6
+                                                         : 1e-2;
+
+struct Totals {
+  int cases = 0;
+  int results = 0;
+  int failures = 0;
+};
+
+template <class T>
+void run_case(const std::string& path, const Options& options, Totals& totals) {
+  const nha::Safetensors file(path);
+  const auto c = nha::read_attention_case<T>(file);
+  const bool any_expected = std::any_of(
+      file.tensors().begin(), file.tensors().end(),
+      [](const nha::StoredTensor& tensor) { return tensor.name.starts_with("expected."); });
+  nha::check_format(any_expected || !options.out.empty(), path,
+                    ": no expected results to compare with (--out FILE writes the results)");
+
+  const nha::AttentionResults<T> results = CaseRunner<T>(c, options).run();
+  const double tolerance = options.tolerance.value_or(kTolerance<T>);
+  const double rounding = 0x1p-52 * static_cast<double>(c.tokens);
+  std::printf("%s: B %td, T %td, Hq %td, Hkv %td, Dk %td, Dv %td, M %td, W %td, tolerance %.1e\n",
+              c.name.empty() ? path.c_str() : c.name.c_str(), c.shape.batch, c.tokens,
+              c.query_heads, c.shape.kv_heads, c.shape.key_dim, c.shape.value_dim, c.shape.slots,
+              c.options.window, tolerance);
+  const auto report = [&](const char* name, const auto& value, const auto& expected) {
+    if (file.find(std::string("expected.") + name) == nullptr) return;
+    const Error error = compare(value, expected);
+    const bool close = error.relative <= tolerance;
+    const bool pass = close || error.largest <= rounding;
+    std::printf("  %-10s  largest %8.2e  relative %8.2e  %s\n", name, error.largest, error.relative,
+                close  ? "pass"
+                : pass ? "pass, within rounding"
+                       : "FAIL");
+    ++totals.results;
+    if (!pass) ++totals.failures;
+  };
+  report("o", results.o, c.expected.o);
+  report("lse", results.lse, c.expected.lse);
+  report("slot_share", results.slot_share, c.expected.slot_share);
+  report("slot_k", results.slot_k, c.expected.slot_k);
+  report("slot_v", results.slot_v, c.expected.slot_v);
+  report("mass", results.mass, c.expected.mass);
+  ++totals.cases;
+  if (!options.out.empty()) nha::save_attention_results(options.out, results, c.metadata);
+}
+
+void run_file(const std::string& path, const Options& options, Totals& totals) {
+  if (options.dtype == "f64") return run_case<double>(path, options, totals);
+  if (options.dtype == "bf16") return run_case<nha::bfloat16>(path, options, totals);
+  if (options.dtype == "f16") return run_case<nha::float16>(path, options, totals);
+  run_case<float>(path, options, totals);
+}
+
+/// Runs one file; says in one line what is wrong with a file that is not a valid case.
+bool try_file(const std::string& path, const Options& options, Totals& totals) {
+#if NHA_HAS_EXCEPTIONS
+  try {
+    run_file(path, options, totals);
+  } catch (const std::exception& error) {
+    std::fflush(stdout);
+    const std::string_view what = error.what();
+    const bool named = what.find(path) != std::string_view::npos;
+    std::fprintf(stderr, "nha_parity: %s%s%s\n", named ? "" : path.c_str(), named ? "" : ": ",
+                 error.what());
+    return false;
+  }
+#else
+  run_file(path, options, totals);
+#endif
+  return true;
+}
+
+[[nodiscard]] int usage_error(const std::string& what) {
+  std::fprintf(stderr, "nha_parity: %s\n\n%s", what.c_str(), kUsage);
+  return 2;
+}
+
+/// A number and nothing else.
+template <class Number>
+std::optional<Number> parse(std::string_view text) {
+  Number value{};
+  const auto [end, error] = std::from_chars(text.data(), text.data() + text.size(), value);
+  if (error != std::errc() || end != text.data() + text.size()) return std::nullopt;
+  return value;
+}
+
+/// Fills in `options`; returns an exit status where the program ends here.
+std::optional<int> parse_arguments(const std::vector<std::string>& arguments, Options& options) {
+  bool only_files = false;
+  for (std::size_t i = 0; i < arguments.size(); ++i) {
+    const std::string& argument = arguments[i];
+    if (only_files || !argument.starts_with("-")) {
+      options.files.push_back(argument);
+      continue;
+    }
+    if (argument == "--") {
+      only_files = true;
+      continue;
+    }
+    if (argument == "--help") {
+      std::fputs(kUsage, stdout);
+      return 0;
+    }
+    if (argument == "--backward") {
+      std::fputs("nha_parity: --backward is not built in\n", stderr);
+      return 2;
+    }
+    if (argument != "--algorithm" && argument != "--dtype" && argument != "--device" &&
+        argument != "--split" && argument != "--tolerance" && argument != "--out")
+      return usage_error("unknown option " + argument);
+    if (i + 1 == arguments.size()) return usage_error(argument + " needs a value");
+    const std::string& value = arguments[++i];
+    const std::string wrong = argument + " is '" + value + "'; expected ";
+    if (argument == "--algorithm") {
+      if (value == "reference")
+        options.algorithm = nha::Algorithm::reference;
+      else if (value == "recurrent")
+        options.algorithm = nha::Algorithm::recurrent;
+      else if (value == "chunked")
+        options.algorithm = nha::Algorithm::chunked;
+      else if (value == "auto")
+        options.algorithm = nha::Algorithm::automatic;
+      else
+        return usage_error(wrong + "reference, recurrent, chunked or auto");
+    } else if (argument == "--dtype") {
+      if (value != "f32" && value != "f64" && value != "bf16" && value != "f16")
+        return usage_error(wrong + "f32, f64, bf16 or f16");
+      options.dtype = value;
+    } else if (argument == "--device") {
+      if (value != "cpu" && value != "cuda") return usage_error(wrong + "cpu or cuda");
+      if (value == "cuda") {
+        std::fputs("nha_parity: --device cuda is not built in\n", stderr);
+        return 2;
+      }
+    } else if (argument == "--split") {
+      const auto split = parse<Index>(value);
+      if (!split || *split < 1) return usage_error(wrong + "a number of tokens, 1 or more");
+      options.split = *split;
+    } else if (argument == "--tolerance") {
+      options.tolerance = parse<double>(value);
+      if (!options.tolerance || !(*options.tolerance >= 0))
+        return usage_error(wrong + "a number, 0 or more");
+    } else {
+      options.out = value;
+    }
+  }
+  if (options.files.empty()) return usage_error("no case given");
+  if (!options.out.empty() && options.files.size() != 1)
+    return usage_error("--out takes the results of one case; " +
+                       std::to_string(options.files.size()) + " were given");
+  return std::nullopt;
+}
+
+}  // namespace
+
+int main(int argc, char** argv) {
+  Options options;
+  if (const auto status = parse_arguments({argv + 1, argv + argc}, options)) return *status;
+  Totals totals;
+  bool all_valid = true;
+  for (const std::string& path : options.files)
+    all_valid = try_file(path, options, totals) && all_valid;
+  if (totals.cases > 0)
+    std::printf(
+        "%d of %zu cases, %d results: %s\n", totals.cases, options.files.size(), totals.results,
+        totals.failures == 0 ? "all within tolerance"
+                             : (std::to_string(totals.failures) + " NOT within tolerance").c_str());
+  return !all_valid ? 2 : totals.failures > 0 ? 1 : 0;
+}

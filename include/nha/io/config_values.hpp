@@ -1,0 +1,177 @@
+// SPDX-License-Identifier: MIT
+// ConfigValues: the top-level values of a JSON object, asked for by key and type.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+#include <nha/io/describe.hpp>
+
+#include <nlohmann/json.hpp>
+
+#include <cmath>
+#include <cstdint>
+#include <functional>
+#include <map>
+#include <string>
+#include <string_view>
+#include <utility>
+#include <variant>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// An array or object; what is inside is of no interest.
+struct NestedValue {};
+using ConfigValue =
+    std::variant<std::nullptr_t, bool, std::int64_t, std::uint64_t, double, std::string, NestedValue>;
+
+/// Receives the JSON parser's events and keeps the values of the outermost object.
+class ConfigHandler {
+ public:
+  using Json = nlohmann::json;
+
+  std::map<std::string, ConfigValue, std::less<>> values;
+  std::string message;
+
+  bool start_object(std::size_t) {
+    if (depth_ == 1) put(NestedValue());
+    ++depth_;
+    return true;
+  }
+  bool end_object() {
+    --depth_;
+    return true;
+  }
+  bool start_array(std::size_t) {
+    if (depth_ == 0) return fail("is an array; expected an object");
+    return start_object(0);
+  }
+  bool end_array() { return end_object(); }
+  bool key(std::string& key) {
+    if (depth_ > 1) return true;
+    key_ = std::move(key);
+    return !values.contains(key_) || fail("has the key '" + printable(key_) + "' twice");
+  }
+  bool string(std::string& value) { return scalar(std::move(value)); }
+  bool number_unsigned(std::uint64_t value) { return scalar(value); }
+  bool number_integer(std::int64_t value) { return scalar(value); }
+  bool number_float(double value, const std::string&) { return scalar(value); }
+  bool null() { return scalar(nullptr); }
+  bool boolean(bool value) { return scalar(value); }
+  bool binary(Json::binary_t&) { return fail("holds binary data"); }
+  bool parse_error(std::size_t position, const std::string&, const Json::exception&) {
+    return fail("is not valid JSON in UTF-8, at its byte " + std::to_string(position));
+  }
+
+ private:
+  template <class Value>
+  bool scalar(Value&& value) {
+    if (depth_ == 0) return fail("is a single value; expected an object");
+    if (depth_ == 1) put(std::forward<Value>(value));
+    return true;
+  }
+  void put(ConfigValue value) { values.emplace(key_, std::move(value)); }
+  bool fail(std::string text) {
+    message = std::move(text);
+    return false;
+  }
+
+  int depth_ = 0;
+  std::string key_;
+};
+
+}  // namespace detail
+
+/// A JSON object whose values are asked for by key. A key that is null counts as left out, as
+/// configurations write it.
+class ConfigValues {
+ public:
+  /// Sizes above this are mistakes.
+  static constexpr Index kLargest = Index{1} << 24;
+
+  /// @throws FormatError if the text is not a JSON object or has a key twice.
+  ConfigValues(std::string_view text, std::string_view source)
+      : source_(detail::printable(source)) {
+    // The parser takes a zero byte for the end of its input; JSON has none, even inside strings.
+    const std::size_t zero = text.find('\0');
+    check_format(zero == std::string_view::npos, source_, " has a zero byte at ", zero);
+    detail::ConfigHandler handler;
+    const bool valid = nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
+    check_format(valid, source_, " ", handler.message);
+    values_ = std::move(handler.values);
+  }
+
+  const std::string& source() const noexcept { return source_; }
+
+  bool has(std::string_view key) const { return find(key) != nullptr; }
+
+  /// An integer from `least` to kLargest; `otherwise` where left out.
+  /// @throws FormatError if it is anything else.
+  Index size(std::string_view key, Index otherwise, Index least = 1) const {
+    return has(key) ? needed_size(key, least) : otherwise;
+  }
+  Index needed_size(std::string_view key, Index least = 1) const {
+    const detail::ConfigValue& value = needed(key);
+    const auto* positive = std::get_if<std::uint64_t>(&value);
+    const auto* negative = std::get_if<std::int64_t>(&value);
+    check_type(positive != nullptr || negative != nullptr, key, "an integer");
+    check_format(positive != nullptr && *positive >= static_cast<std::uint64_t>(least) &&
+                     *positive <= static_cast<std::uint64_t>(kLargest),
+                 source_, ": ", key, " is ",
+                 positive != nullptr ? std::to_string(*positive) : std::to_string(*negative),
+                 "; expected ", least, " to ", kLargest);
+    return static_cast<Index>(*positive);
+  }
+
+  /// A finite number.
+  double number(std::string_view key, double otherwise) const {
+    const detail::ConfigValue* value = find(key);
+    if (value == nullptr) return otherwise;
+    if (const auto* real = std::get_if<double>(value)) {
+      check_format(std::isfinite(*real), source_, ": ", key, " is not finite");
+      return *real;
+    }
+    if (const auto* positive = std::get_if<std::uint64_t>(value))
+      return static_cast<double>(*positive);
+    const auto* negative = std::get_if<std::int64_t>(value);
+    check_type(negative != nullptr, key, "a number");
+    return static_cast<double>(*negative);
+  }
+
+  bool flag(std::string_view key, bool otherwise) const {
+    const detail::ConfigValue* value = find(key);
+    if (value == nullptr) return otherwise;
+    check_type(std::holds_alternative<bool>(*value), key, "true or false");
+    return *std::get_if<bool>(value);
+  }
+
+  std::string text(std::string_view key, std::string_view otherwise) const {
+    const detail::ConfigValue* value = find(key);
+    if (value == nullptr) return std::string(otherwise);
+    check_type(std::holds_alternative<std::string>(*value), key, "a string");
+    return *std::get_if<std::string>(value);
+  }
+
+ private:
+  const detail::ConfigValue* find(std::string_view key) const {
+    const auto place = values_.find(key);
+    return place == values_.end() || std::holds_alternative<std::nullptr_t>(place->second)
+               ? nullptr
+               : &place->second;
+  }
+  const detail::ConfigValue& needed(std::string_view key) const {
+    const detail::ConfigValue* value = find(key);
+    check_format(value != nullptr, source_, ": the key ", key, " is missing");
+    return *value;
+  }
+  void check_type(bool ok, std::string_view key, const char* expected) const {
+    check_format(ok, source_, ": ", key, " is not ", expected);
+  }
+
+  std::string source_;
+  std::map<std::string, detail::ConfigValue, std::less<>> values_;
+};
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,82 @@
+// SPDX-License-Identifier: MIT
+#include <nha/io/new_file.hpp>
+
+#include <gtest/gtest.h>
+
+#include <filesystem>
+#include <span>
+#include <string>
+
+#include "support/expect_error.hpp"
+#include "support/temporary_folder.hpp"
+
+namespace {
+
+void write(nha::NewFile& file, const std::string& text) {
+  file.write(std::as_bytes(std::span<const char>(text)));
+}
+
+TEST(NewFile, AppearsWhole) {
+  const nha_test::TemporaryFolder folder;
+  nha::NewFile file(folder.file("a"));
+  write(file, "one ");
+  write(file, "");
+  write(file, "two");
+  EXPECT_FALSE(std::filesystem::exists(folder.file("a")));
+  file.commit();
+  EXPECT_EQ(nha_test::read_text(folder.file("a")), "one two");
+  EXPECT_EQ(folder.names().size(), 1u);
+}
+
+TEST(NewFile, LeavesNothingWithoutCommit) {
+  const nha_test::TemporaryFolder folder;
+  nha_test::write_text(folder.file("a"), "old");
+  {
+    nha::NewFile file(folder.file("a"));
+    write(file, "new");
+  }
+  EXPECT_EQ(nha_test::read_text(folder.file("a")), "old");
+  EXPECT_EQ(folder.names().size(), 1u);
+}
+
+TEST(NewFile, ReplacesAFile) {
+  const nha_test::TemporaryFolder folder;
+  nha_test::write_text(folder.file("a"), "old and longer");
+  nha::NewFile file(folder.file("a"));
+  write(file, "new");
+  file.commit();
+  EXPECT_EQ(nha_test::read_text(folder.file("a")), "new");
+}
+
+TEST(NewFile, TwoWritersDoNotMeet) {
+  const nha_test::TemporaryFolder folder;
+  nha::NewFile first(folder.file("a"));
+  nha::NewFile second(folder.file("a"));
+  write(first, "first");
+  write(second, "second");
+  second.commit();
+  EXPECT_EQ(nha_test::read_text(folder.file("a")), "second");
+  first.commit();
+  EXPECT_EQ(nha_test::read_text(folder.file("a")), "first");
+  EXPECT_EQ(folder.names().size(), 1u);
+}
+
+TEST(NewFile, SaysWhereItCannotWrite) {
+  NHA_EXPECT_ERROR(nha::NewFile("no/such/folder/a"), nha::FormatError,
+                   "no/such/folder/a: cannot write: No such file");
+}
+
+TEST(NewFile, DoesNotReplaceAFolder) {
+  const nha_test::TemporaryFolder folder;
+  std::filesystem::create_directory(folder.file("a"));
+  const auto commit = [&] {
+    nha::NewFile file(folder.file("a"));
+    file.commit();
+  };
+  NHA_EXPECT_ERROR(commit(), nha::FormatError, "/a: cannot write: ");
+#if NHA_HAS_EXCEPTIONS
+  EXPECT_EQ(folder.names().size(), 1u);
+#endif
+}
+
+}  // namespace
