@@ -1,0 +1,58 @@
+# SPDX-License-Identifier: MIT
+# Flags of the tests, examples and benchmarks: instruction set, warnings, where programs land.
+include(CheckCXXCompilerFlag)
+
+if(NOT DEFINED NHA_MARCH)
+  set(march "")
+  if(PROJECT_IS_TOP_LEVEL AND NOT CMAKE_CROSSCOMPILING)
+    check_cxx_compiler_flag(-march=native NHA_HAS_MARCH_NATIVE)
+    if(NHA_HAS_MARCH_NATIVE)
+      set(march native)
+    endif()
+  endif()
+  set(NHA_MARCH "${march}" CACHE STRING
+    "-march of the programs of this project, for instance native or x86-64-v3; empty: the compiler's")
+endif()
+if(NHA_MARCH)
+  add_compile_options(-march=${NHA_MARCH})
+endif()
+if(NHA_DISABLE_SIMD)
+  add_compile_definitions(NHA_DISABLE_SIMD)
+endif()
+
+add_compile_options(-Wall -Wextra -Wpedantic -Wconversion -Wshadow)
+if(NHA_WERROR)
+  add_compile_options(-Werror)
+endif()
+
+# GCC before 13 takes the deliberately undefined registers inside its own AVX-512 intrinsics for
+# mistakes of whoever includes them (GCC bug 105593).
+if(CMAKE_CXX_COMPILER_ID STREQUAL "GNU" AND CMAKE_CXX_COMPILER_VERSION VERSION_LESS 13)
+  include(CheckCXXSourceCompiles)
+  set(CMAKE_REQUIRED_FLAGS "-march=${NHA_MARCH}")
+  check_cxx_source_compiles("
+    #ifndef __AVX512F__
+    #error
+    #endif
+    int main() {}" NHA_MARCH_HAS_AVX512)
+  unset(CMAKE_REQUIRED_FLAGS)
+  if(NHA_MARCH_HAS_AVX512)
+    add_compile_options(-Wno-uninitialized -Wno-maybe-uninitialized)
+  endif()
+endif()
+
+# The target all_verify_interface_header_sets compiles every public header alone, those whose
+# dependencies are here.
+set(verified nha)
+if(NOT eigen_problem)
+  list(APPEND verified nha_eigen)
+endif()
+if(NOT eigen_problem AND NOT json_problem)
+  list(APPEND verified nha_io)
+endif()
+set_target_properties(${verified} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+
+set(CMAKE_CXX_EXTENSIONS OFF)
+set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")
+set(THREADS_PREFER_PTHREAD_FLAG ON)
+find_package(Threads REQUIRED)

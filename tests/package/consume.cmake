@@ -1,0 +1,70 @@
+# SPDX-License-Identifier: MIT
+# Builds and runs consumer/ against nha in one WAY: install, subdirectory or pkg_config.
+cmake_minimum_required(VERSION 3.25)
+
+function(run)
+  execute_process(COMMAND ${ARGN} COMMAND_ECHO STDOUT RESULT_VARIABLE status)
+  if(NOT status EQUAL 0)
+    message(FATAL_ERROR "failed (${status}): ${ARGN}")
+  endif()
+endfunction()
+
+file(REMOVE_RECURSE "${SCRATCH}")
+set(consumer "${CMAKE_CURRENT_LIST_DIR}/consumer")
+set(prefix "${SCRATCH}/prefix")
+set(build "${SCRATCH}/build")
+
+if(NOT WAY STREQUAL "subdirectory")
+  run("${CMAKE_COMMAND}" --install "${BUILD}" --prefix "${prefix}")
+  # The installed tree is moved, so nothing in it may point at where it was made.
+  file(GLOB_RECURSE package_files "${prefix}/share/*")
+  foreach(file IN LISTS package_files)
+    file(READ "${file}" text)
+    foreach(place "${SOURCE}" "${BUILD}" "${prefix}")
+      string(FIND "${text}" "${place}" found)
+      if(NOT found EQUAL -1)
+        message(FATAL_ERROR "${file} names ${place}")
+      endif()
+    endforeach()
+  endforeach()
+  file(RENAME "${prefix}" "${prefix}_moved")
+  set(prefix "${prefix}_moved")
+endif()
+
+if(WAY STREQUAL "pkg_config")
+  set(ENV{PKG_CONFIG_PATH} "${prefix}/share/pkgconfig")
+  execute_process(COMMAND "${PKG_CONFIG}" --cflags --libs nha OUTPUT_VARIABLE flags
+    OUTPUT_STRIP_TRAILING_WHITESPACE COMMAND_ERROR_IS_FATAL ANY)
+  separate_arguments(flags UNIX_COMMAND "${flags}")
+  file(MAKE_DIRECTORY "${build}")
+  run("${CXX}" -std=c++20 "${consumer}/main.cpp" "${consumer}/second.cpp" ${flags} -o "${build}/consumer")
+  run("${build}/consumer")
+  return()
+endif()
+
+list(JOIN COMPONENTS " " components)
+set(configure "${CMAKE_COMMAND}" -S "${consumer}" -B "${build}" -G "${GENERATOR}"
+  "-DCMAKE_CXX_COMPILER=${CXX}" "-DNHA_COMPONENTS=${components}" "-DNHA_DISABLE_SIMD=${DISABLE_SIMD}")
+if(WAY STREQUAL "subdirectory")
+  list(APPEND configure "-DNHA_SOURCE=${SOURCE}")
+else()
+  list(APPEND configure "-DCMAKE_PREFIX_PATH=${prefix}")
+endif()
+run(${configure})
+run("${CMAKE_COMMAND}" --build "${build}")
+run("${build}/consumer")
+foreach(component IN LISTS COMPONENTS)
+  run("${build}/consumer_${component}")
+endforeach()
+
+if(WAY STREQUAL "install")
+  # A component that does not exist is named in the error.
+  execute_process(
+    COMMAND "${CMAKE_COMMAND}" -S "${consumer}" -B "${SCRATCH}/wrong" -G "${GENERATOR}"
+      "-DCMAKE_CXX_COMPILER=${CXX}" "-DCMAKE_PREFIX_PATH=${prefix}" -DNHA_COMPONENTS=egien
+      "-DNHA_DISABLE_SIMD=${DISABLE_SIMD}"
+    RESULT_VARIABLE status OUTPUT_QUIET ERROR_VARIABLE output)
+  if(status EQUAL 0 OR NOT output MATCHES "no component egien")
+    message(FATAL_ERROR "find_package(nha COMPONENTS egien) must fail and say so, not:\n${output}")
+  endif()
+endif()

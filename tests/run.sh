@@ -1,0 +1,17 @@
+#!/usr/bin/env bash
+# SPDX-License-Identifier: MIT
+# Builds and runs all tests. Arguments are handed to ctest, for instance: -R TensorView
+# The environment variable NHA_PRESET chooses another preset than release: debug, asan, tsan, clang,
+# no-exceptions, sse2, scalar.
+set -euo pipefail
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+preset=${NHA_PRESET:-release}
+
+bash cmake/install_packages.sh g++ cmake ninja-build libxsimd-dev libeigen3-dev nlohmann-json3-dev \
+  libgtest-dev libbenchmark-dev
+echo "== Configuring build/$preset"
+cmake --preset "$preset"
+echo "== Building"
+cmake --build --preset "$preset" --parallel "$(nproc)"
+echo "== Running the tests"
+ctest --preset "$preset" --parallel "$(nproc)" "$@"
