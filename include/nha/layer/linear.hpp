@@ -1,0 +1,105 @@
+// SPDX-License-Identifier: MIT
+// The large products of a layer: y = x W^T, with W as checkpoints store it. The only header of the
+// layer that names Eigen.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/tensor_view.hpp>
+#include <nha/parallel/executor.hpp>
+
+#include <Eigen/Core>
+
+#include <algorithm>
+#include <concepts>
+#include <type_traits>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Eigen's views of ours, made where they are used and never kept.
+template <class T>
+using EigenRows = Eigen::Map<
+    std::conditional_t<std::is_const_v<T>,
+                       const Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic,
+                                           Eigen::RowMajor>,
+                       Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>,
+    Eigen::Unaligned, Eigen::OuterStride<>>;
+
+template <class T>
+EigenRows<T> eigen_rows(const TensorView<T, Dynamic, Dynamic>& view) noexcept {
+  return EigenRows<T>(view.data(), view.extent(0), view.extent(1),
+                      Eigen::OuterStride<>(std::max<Index>(view.stride(0), view.extent(1))));
+}
+
+// Fewer rows than this are multiplied one after another with a block of the weights that stays in
+// cache: the weights are read once and nothing is packed or allocated.
+inline constexpr Index kFewRows = 8;
+
+template <class T>
+void linear_block(const TensorView<const T, Dynamic, Dynamic>& x,
+                  const TensorView<const T, Dynamic, Dynamic>& weight,
+                  const TensorView<T, Dynamic, Dynamic>& y) {
+  const auto in = eigen_rows(x);
+  const auto w = eigen_rows(weight);
+  auto out = eigen_rows(y);
+  if (x.extent(0) >= kFewRows) {
+    out.noalias() = in * w.transpose();
+  } else {
+    for (Index r = 0; r < x.extent(0); ++r)
+      out.row(r).transpose().noalias() = w * in.row(r).transpose();
+  }
+}
+
+}  // namespace detail
+
+/// y = x W^T: x [rows, in], weight [out, in] as checkpoints store it, y [rows, out]. Rows must be
+/// contiguous and y must not overlap x. Cost rows * in * out multiply-adds.
+///
+/// The product is cut into blocks that are tasks of the executor; a small one runs on the calling
+/// thread. The blocks do not depend on the executor and neither does the result. With fewer than 8
+/// rows nothing is allocated; with more, Eigen may take packing buffers from the heap.
+/// @throws ArgumentError if the shapes do not fit or a row is not contiguous.
+template <std::floating_point T, Executor E = const Serial>
+void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
+            std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> weight,
+            TensorView<T, Dynamic, Dynamic> y, E&& executor = Serial{}) {
+  const Index rows = x.extent(0);
+  const Index out = weight.extent(0);
+  const Index in = weight.extent(1);
+  check_argument(x.extent(1) == in, "x of linear has rows of ", x.extent(1),
+                 "; the weight expects ", in);
+  check_argument(y.extent(0) == rows && y.extent(1) == out, "y of linear is [", y.extent(0), ", ",
+                 y.extent(1), "]; expected [", rows, ", ", out, "]");
+  check_argument(x.has_contiguous_rows() && weight.has_contiguous_rows() && y.has_contiguous_rows(),
+                 "rows of linear must be contiguous");
+  if (rows == 0 || out == 0) return;
+
+  const bool few = rows < detail::kFewRows;
+  const Index row_block = few ? rows : 128;
+  const Index out_block = few ? 64 : 512;
+  const Index row_blocks = (rows + row_block - 1) / row_block;
+  const Index out_blocks = (out + out_block - 1) / out_block;
+  const auto task = [&](Index i, Index) {
+    const Index r = i / out_blocks * row_block;
+    const Index o = i % out_blocks * out_block;
+    const Index r_count = std::min(row_block, rows - r);
+    const Index o_count = std::min(out_block, out - o);
+    detail::linear_block<T>(
+        x.template slice<0>(r, r_count), weight.template slice<0>(o, o_count),
+        y.template slice<0>(r, r_count).template slice<1>(o, o_count));
+  };
+  // Below about this many multiply-adds, waking threads costs more than it saves.
+  constexpr double kWorthThreads = 1 << 18;
+  const bool small = static_cast<double>(rows) * static_cast<double>(out) *
+                         static_cast<double>(in) <
+                     kWorthThreads;
+  if (small)
+    Serial{}.run(row_blocks * out_blocks, task);
+  else
+    executor.run(row_blocks * out_blocks, task);
+}
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,54 @@
+// SPDX-License-Identifier: MIT
+// TokenBatch: which sequence each row of a layer's activations belongs to.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// New tokens of several sequences, one row each: `batch` sequences of `tokens` tokens one after the
+/// other, or, with cu_seqlens (N+1 ascending offsets from 0 to tokens; batch 1), N sequences of
+/// unlike length.
+struct TokenBatch {
+  Index batch = 1;
+  Index tokens = 0;
+  std::span<const std::int64_t> cu_seqlens = {};
+
+  Index rows() const noexcept { return batch * tokens; }
+  Index sequences() const noexcept {
+    return cu_seqlens.empty() ? batch : static_cast<Index>(cu_seqlens.size()) - 1;
+  }
+  /// First row and number of rows of one sequence.
+  Index first_row(Index sequence) const noexcept {
+    return cu_seqlens.empty()
+               ? sequence * tokens
+               : static_cast<Index>(cu_seqlens[static_cast<std::size_t>(sequence)]);
+  }
+  Index count(Index sequence) const noexcept {
+    return cu_seqlens.empty() ? tokens : first_row(sequence + 1) - first_row(sequence);
+  }
+};
+
+/// @throws ArgumentError if the batch does not hold tokens for exactly `sequences` sequences.
+inline void validate(const TokenBatch& tokens, Index sequences) {
+  const auto cu = tokens.cu_seqlens;
+  if (!cu.empty()) {
+    check_argument(tokens.batch == 1, "with cu_seqlens the batch axis has extent ", tokens.batch,
+                   "; expected 1");
+    check_argument(cu.front() == 0 && cu.back() == tokens.tokens, "cu_seqlens goes from ",
+                   cu.front(), " to ", cu.back(), "; expected 0 to ", tokens.tokens);
+    for (std::size_t n = 1; n < cu.size(); ++n)
+      check_argument(cu[n - 1] <= cu[n], "cu_seqlens falls from ", cu[n - 1], " to ", cu[n],
+                     " at entry ", n);
+  }
+  check_argument(tokens.sequences() == sequences, "the tokens are of ", tokens.sequences(),
+                 " sequences; the state holds ", sequences);
+}
+
+NHA_ISA_NAMESPACE_END

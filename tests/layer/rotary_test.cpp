@@ -1,0 +1,71 @@
+// SPDX-License-Identifier: MIT
+#include <nha/layer/rotary.hpp>
+
+#include "support/expect_error.hpp"
+#include "support/random_model.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cmath>
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+using nha::Index;
+using nha::Tensor;
+
+constexpr Index kDim = 6;
+
+/// One token with `heads` heads, turned to a position.
+template <class T>
+Tensor<T, 3> turned(const Tensor<T, 3>& x, std::int64_t position, double theta = 10000) {
+  Tensor<T, 2> cosine({1, kDim / 2}), sine({1, kDim / 2});
+  nha::rotary_row(position, theta, kDim, cosine.data(), sine.data());
+  Tensor<T, 3> out(x.extents());
+  nha::rotate_half(x, cosine, sine, out.view());
+  return out;
+}
+
+TEST(Rotary, TurnsChannelPairsOfTheTwoHalves) {
+  const auto x = nha_test::random_tensor<double, 3>({1, 2, kDim});
+  const auto out = turned(x, 17, 500.0);
+  for (Index h = 0; h < 2; ++h)
+    for (Index i = 0; i < kDim / 2; ++i) {
+      const double angle = 17 * std::pow(500.0, -2.0 * static_cast<double>(i) / kDim);
+      const double a = x(0, h, i), b = x(0, h, kDim / 2 + i);
+      EXPECT_NEAR(out(0, h, i), a * std::cos(angle) - b * std::sin(angle), 1e-14);
+      EXPECT_NEAR(out(0, h, kDim / 2 + i), b * std::cos(angle) + a * std::sin(angle), 1e-14);
+    }
+}
+
+TEST(Rotary, PositionZeroChangesNothing) {
+  const auto x = nha_test::random_tensor<float, 3>({1, 2, kDim});
+  const auto out = turned(x, 0);
+  for (Index i = 0; i < x.size(); ++i) EXPECT_EQ(out.data()[i], x.data()[i]);
+}
+
+TEST(Rotary, ProductsDependOnTheDistanceAloneAlsoFarOut) {
+  const auto q = nha_test::random_tensor<float, 3>({1, 1, kDim}, 1);
+  const auto k = nha_test::random_tensor<float, 3>({1, 1, kDim}, 2);
+  const auto product = [&](std::int64_t start) {
+    const auto a = turned(q, start + 9), b = turned(k, start);
+    double sum = 0;
+    for (Index i = 0; i < kDim; ++i) sum += double(a.data()[i]) * double(b.data()[i]);
+    return sum;
+  };
+  // Beyond 2^32, where positions in 32 bits or angles in float would be noise.
+  EXPECT_NEAR(product(std::int64_t{1} << 33), product(0), 1e-5);
+}
+
+TEST(Rotary, RefusesAnOddDimensionAndAShortTable) {
+  Tensor<float, 3> odd({1, 1, 5}), out({1, 1, 5});
+  Tensor<float, 2> table({1, 2});
+  NHA_EXPECT_ERROR(nha::rotate_half(odd, table, table, out.view()), nha::ArgumentError,
+                   "head dimension is 5; rotary needs an even one");
+  Tensor<float, 3> x({1, 1, 6}), y({1, 1, 6});
+  NHA_EXPECT_ERROR(nha::rotate_half(x, table, table, y.view()), nha::ArgumentError,
+                   "must be [1, 3]");
+}
+
+}  // namespace
