@@ -61,6 +61,31 @@ TEST(NewFile, TwoWritersDoNotMeet) {
   EXPECT_EQ(folder.names().size(), 1u);
 }
 
+TEST(NewFile, ReplacesTheFileThatALinkNames) {
+  const nha_test::TemporaryFolder folder;
+  nha_test::write_text(folder.file("target"), "old");
+  std::filesystem::create_symlink("target", folder.file("link"));
+  nha::NewFile file(folder.file("link"));
+  write(file, "new");
+  file.commit();
+  EXPECT_TRUE(std::filesystem::is_symlink(folder.file("link")));
+  EXPECT_EQ(nha_test::read_text(folder.file("target")), "new");
+}
+
+TEST(NewFile, WritesToADeviceAndLeavesItOne) {
+  if (!std::filesystem::is_character_file("/dev/full")) GTEST_SKIP() << "no /dev/full here";
+  nha::NewFile nothing("/dev/null");
+  write(nothing, "new");
+  nothing.commit();
+  EXPECT_TRUE(std::filesystem::is_character_file("/dev/null"));
+  const auto fill = [&] {
+    nha::NewFile full("/dev/full");
+    write(full, "new");
+    full.commit();
+  };
+  NHA_EXPECT_ERROR(fill(), nha::FormatError, "/dev/full: cannot write: No space left");
+}
+
 TEST(NewFile, SaysWhereItCannotWrite) {
   NHA_EXPECT_ERROR(nha::NewFile("no/such/folder/a"), nha::FormatError,
                    "no/such/folder/a: cannot write: No such file");

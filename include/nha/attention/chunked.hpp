@@ -3,13 +3,12 @@
 //
 // A chunk is a few tokens (16 as a rule) and the queries of all heads of the group. For each chunk:
 //   slots    logits of the queries against the slots as of the chunk's start, one product, then
-//   moved
-//            on to each query's own time inside the chunk (cpu/decay.hpp);
+//            moved on to each query's own time inside the chunk (cpu/decay.hpp);
 //   window   scores against the packed keys of the window, a band, one product;
 //   softmax  over both at once; a band longer than a block is taken in blocks, online;
 //   output   weights on the slots go back to the chunk's start and to the tokens that entered
-//   since;
-//            these share columns with the window, so one product with the values serves both;
+//            since; these share columns with the window, so one product with the values serves
+//            both;
 //   update   the slots move on by a chunk: two products.
 // The result is reference()'s. Memory is independent of the number of tokens unless the window
 // holds them all.
@@ -17,6 +16,7 @@
 
 #include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_plan.hpp>
+#include <nha/attention/packed_band.hpp>
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/numeric.hpp>
@@ -31,7 +31,6 @@
 #include <algorithm>
 #include <cmath>
 #include <cstdint>
-#include <cstring>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -102,40 +101,18 @@ class ChunkedHead {
     if (has_slots()) update_slots();
   }
 
-  // --- the band: packed keys and values of the window, oldest first
-  // --------------------------------
-
-  void put_in_band(std::int64_t position, const T* key, const T* value) noexcept {
-    const auto column = static_cast<Index>(position - band_start_);
-    if (key != nullptr) pack_key_column(key, plan_.key_dim, column, s_.band_keys);
-    pack_row(value, memory_.window.value_dim, s_.band_values + column * plan_.value_dim);
-  }
   void fill_band_from_state() noexcept {
-    band_start_ = std::max<std::int64_t>(0, start_ - plan_.window);
-    band_end_ = start_;
-    for (std::int64_t p = band_start_; p < start_; ++p)
-      put_in_band(p, plan_.window > 0 ? memory_.window.key_row(p) : nullptr,
-                  memory_.window.value_row(p));
+    const std::int64_t oldest = std::max<std::int64_t>(0, start_ - plan_.window);
+    band_ = PackedBand<Acc>(plan_, s_.band_keys, s_.band_values, oldest);
+    for (std::int64_t p = oldest; p < start_; ++p)
+      band_.push(plan_.window > 0 ? memory_.window.key_row(p) : nullptr,
+                 memory_.window.value_row(p), memory_.slots.value_dim);
   }
   void append_to_band() noexcept {
-    if (band_end_ + count_ - band_start_ > plan_.band) drop_old_tokens();
-    for (Index i = 0; i < count_; ++i)
-      put_in_band(position_ + i,
-                  plan_.window > 0 ? input_row(in_.k_window, position_ + i) : nullptr,
-                  input_row(in_.v, position_ + i));
-    band_end_ = position_ + count_;
-  }
-  /// Moves what the window still needs to the front, in whole panels.
-  void drop_old_tokens() noexcept {
-    const Index unused = static_cast<Index>(position_ - plan_.window - band_start_);
-    const Index dropped = unused / kRowPadding * kRowPadding;
-    const auto kept = static_cast<Index>(band_end_ - band_start_) - dropped;
-    if (plan_.window > 0)
-      std::memmove(s_.band_keys, s_.band_keys + dropped * plan_.key_dim,
-                   static_cast<std::size_t>(padded(kept) * plan_.key_dim) * sizeof(Acc));
-    std::memmove(s_.band_values, s_.band_values + dropped * plan_.value_dim,
-                 static_cast<std::size_t>(kept * plan_.value_dim) * sizeof(Acc));
-    band_start_ += dropped;
+    band_.make_room(count_);
+    for (std::int64_t p = position_; p < position_ + count_; ++p)
+      band_.push(plan_.window > 0 ? input_row(in_.k_window, p) : nullptr, input_row(in_.v, p),
+                 memory_.slots.value_dim);
   }
 
   void pack_queries() noexcept {
@@ -154,8 +131,7 @@ class ChunkedHead {
       }
   }
 
-  // --- slots
-  // ---------------------------------------------------------------------------------------
+  // Slots.
 
   /// Keys, retention and write strengths of the tokens that enter during this chunk: from the
   /// inputs, or for tokens of earlier calls from the state.
@@ -241,7 +217,7 @@ class ChunkedHead {
     if (depth == 0) return;
     chunk_strengths<Arch>(entering_, s_.total, s_.strength);
     const Acc* strength = s_.strength + first * plan_.slots;
-    const auto oldest = static_cast<Index>(position_ - plan_.slot_delay + first - band_start_);
+    const Index oldest = band_.column(position_ - plan_.slot_delay + first);
     // keys^T [Dk, M] <- keys^T . total + entering^T [Dk, n] strength [n, M]
     gemm<Arch>(
         plan_.key_dim, plan_.slots, depth,
@@ -250,16 +226,14 @@ class ChunkedHead {
         ScaleColumns<Acc>{s_.total});
     // values [M, Dv] <- total . values + strength^T [M, n] values [n, Dv]
     gemm<Arch>(slots.slots, plan_.value_dim, depth, Transposed<Acc>{strength, plan_.slots},
-               row_major<Acc>(s_.band_values + oldest * plan_.value_dim, plan_.value_dim),
-               slots.value, slots.value_stride(), ScaleRows<Acc>{s_.total});
+               band_.values(oldest), slots.value, slots.value_stride(), ScaleRows<Acc>{s_.total});
     for (Index i = first; i < count_; ++i)
       for (Index m = 0; m < plan_.slots; ++m)
         slots.mass[m] = multiply_add(s_.retention[i * plan_.slots + m], slots.mass[m],
                                      s_.write[i * plan_.slots + m]);
   }
 
-  // --- softmax over both
-  // ---------------------------------------------------------------------------
+  // One softmax over both.
 
   /// Columns of the band, [first, last).
   struct Columns {
@@ -272,13 +246,11 @@ class ChunkedHead {
     std::fill_n(s_.softmax, rows(), SoftmaxState<Acc>{});
     // The band reaches from the oldest token that the chunk's first query sees or that enters
     // during the chunk, to the chunk's last token.
-    const Columns entering{
-        static_cast<Index>(position_ - plan_.slot_delay + entering_.first - band_start_),
-        static_cast<Index>(position_ - plan_.slot_delay + count_ - band_start_)};
+    const Columns entering{band_.column(position_ - plan_.slot_delay + entering_.first),
+                           band_.column(position_ - plan_.slot_delay + count_)};
     const bool any_entering = has_slots() && entering_.first < count_;
-    Columns band{
-        static_cast<Index>(std::max<std::int64_t>(position_ - plan_.window + 1, 0) - band_start_),
-        static_cast<Index>(position_ + count_ - band_start_)};
+    Columns band{band_.column(std::max<std::int64_t>(position_ - plan_.window + 1, 0)),
+                 band_.column(position_ + count_)};
     if (plan_.window == 0) band.first = band.last;
     if (any_entering) {
       band.last = band.first < band.last ? band.last : entering.last;
@@ -307,15 +279,13 @@ class ChunkedHead {
     Acc* scores = s_.scores + plan_.slots;
     if (plan_.window > 0)
       gemm<Arch>(rows(), columns.size(), plan_.key_dim,
-                 Rows<Acc>{s_.q_window, padded(plan_.key_dim)},
-                 RightOperand<Acc>{s_.band_keys + columns.first * plan_.key_dim,
-                                   plan_.key_dim * kRowPadding, kRowPadding},
-                 scores, stride, StartAtZero());
+                 Rows<Acc>{s_.q_window, padded(plan_.key_dim)}, band_.keys(columns.first), scores,
+                 stride, StartAtZero());
     for (Index row = 0; row < rows(); ++row) {
       const std::int64_t position = position_ + row / plan_.group;
       const std::int64_t oldest = std::max<std::int64_t>(position - plan_.window + 1, 0);
-      const auto from = static_cast<Index>(oldest - band_start_) - columns.first;
-      const auto to = static_cast<Index>(position + 1 - band_start_) - columns.first;
+      const Index from = band_.column(oldest) - columns.first;
+      const Index to = band_.column(position + 1) - columns.first;
       Acc* at = scores + row * stride;
       const Index size = columns.size();
       std::fill(at, at + std::clamp<Index>(from, 0, size), -kInfinity<Acc>);
@@ -365,10 +335,9 @@ class ChunkedHead {
   /// nothing and are left out.
   template <class Start>
   void add_values(Columns columns, const Start& start) noexcept {
-    const Index used = std::min(columns.last, static_cast<Index>(band_end_ - band_start_));
+    const Index used = std::min(columns.last, band_.size());
     gemm<Arch>(rows(), plan_.value_dim, used - columns.first,
-               Rows<Acc>{s_.scores + plan_.slots, plan_.row_stride()},
-               row_major<Acc>(s_.band_values + columns.first * plan_.value_dim, plan_.value_dim),
+               Rows<Acc>{s_.scores + plan_.slots, plan_.row_stride()}, band_.values(columns.first),
                s_.output, plan_.value_dim, start);
   }
 
@@ -414,10 +383,9 @@ class ChunkedHead {
   Acc scale_;
   ChunkScratch<Acc> s_;
 
-  std::int64_t band_start_ = 0;  // position of the band's first column
-  std::int64_t band_end_ = 0;    // and one past its last token
-  std::int64_t position_ = 0;    // of the chunk's first token
-  Index count_ = 0;              // its tokens
+  PackedBand<Acc> band_;
+  std::int64_t position_ = 0;  // of the chunk's first token
+  Index count_ = 0;            // its tokens
   EnteringGates<Acc> entering_ = {};
 };
 

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The tokens of a chunk seen through the slots: their decays inside the chunk, exact for every
-// gate.
+// The tokens of a chunk seen through the slots: their decays inside it, exact for every gate.
 //
 // In closed form the pair (query i, token j <= i) meets in slot m with the factor s_j[m] *
 // exp(G_i[m] - G_j[m]), G being the running sum of the log gates. Splitting that exponential into a
@@ -77,8 +76,7 @@ NHA_INLINE void decay_logits_tile(const EnteringGates<T>& gates, Index group, In
 /// Turns q . slot_k at the chunk's start into q . slot_k as each query sees it. Row r of logits
 /// [count * group, slots] belongs to token r / group, and pairs [count * group, count] holds its
 /// products with the entering slot keys:
-///   logits[r] <- (... ((logits[r] a_0 + pair_r0 s_0) a_1 + pair_r1 s_1) ...) up to the row's
-///   token.
+///   logits[r] <- (... ((logits[r] a_0 + pair_r0 s_0) a_1 + pair_r1 s_1) ...) up to its token.
 template <class Arch = simd::default_arch, class T>
 void decay_logits(const EnteringGates<T>& gates, Index group, const T* pairs, Index pair_stride,
                   T* logits, Index logit_stride) noexcept {

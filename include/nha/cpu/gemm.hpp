@@ -38,10 +38,10 @@ struct Transposed {
   }
 };
 
-/// The right operand in panels of kRowPadding columns: element (k, j) is data[(j / 16) *
-/// panel_stride
-/// + k * row_stride + j % 16]. A row-major matrix with n columns has panel_stride 16 and row_stride
-/// n; keys packed for scores have one panel of [key_dim, 16] after the other.
+/// The right operand in panels of kRowPadding columns: element (k, j) is
+///   data[(j / 16) * panel_stride + k * row_stride + j % 16].
+/// A row-major matrix with n columns has panel_stride 16 and row_stride n; keys packed for scores
+/// have one panel of [key_dim, 16] after the other.
 template <class T>
 struct RightOperand {
   const T* data;
@@ -168,8 +168,13 @@ void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOper
   Index column = 0;
   for (; column + kWidth <= columns; column += kWidth)
     sweep(column, std::integral_constant<int, Tile::vectors>());
-  for (; column < columns; column += simd::lanes<T, Arch>)
-    sweep(column, std::integral_constant<int, 1>());
+  // Only a tile wider than the padding of rows can leave columns over: half a tile of them.
+  if constexpr (kWidth > kRowPadding) {
+    static_assert(kWidth == 2 * kRowPadding);
+    if (column < columns) sweep(column, std::integral_constant<int, Tile::vectors / 2>());
+  } else {
+    static_assert(kRowPadding % kWidth == 0);
+  }
 }
 
 NHA_ISA_NAMESPACE_END

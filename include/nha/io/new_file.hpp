@@ -24,16 +24,26 @@ NHA_ISA_NAMESPACE_BEGIN
 
 /// Writes a file under a temporary name beside its own and gives it its name at the end, replacing
 /// a file that had it. Until commit() a file of that name is as it was; one that is never committed
-/// leaves nothing behind, unless the program is killed.
+/// leaves nothing behind, unless the program is killed. Through a symbolic link, the file it names
+/// is replaced. What exists and is no file, a device or a pipe, is written to directly.
 class NewFile {
  public:
   /// @throws FormatError naming the path if no file can be made beside it.
   explicit NewFile(std::string path) : path_(std::move(path)) {
-    constexpr int kTries = 100;  // names in use belong to other writers, or were left by dead ones
-    for (int i = 0; i < kTries && stream_ == nullptr; ++i) {
-      temporary_ = path_ + ".partial" + std::to_string(i);
-      stream_ = std::fopen(temporary_.c_str(), "wbx");
-      if (stream_ == nullptr && errno != EEXIST) break;
+    namespace fs = std::filesystem;
+    std::error_code ignored;  // what cannot be looked at cannot be opened either
+    if (fs::is_symlink(path_, ignored))
+      if (fs::path target = fs::weakly_canonical(path_, ignored); !target.empty())
+        path_ = target.string();
+    if (fs::exists(path_, ignored) && !fs::is_regular_file(path_, ignored)) {
+      stream_ = std::fopen(path_.c_str(), "wb");
+    } else {
+      constexpr int kTries = 100;  // names in use belong to other writers, or dead ones left them
+      for (int i = 0; i < kTries && stream_ == nullptr; ++i) {
+        temporary_ = path_ + ".partial" + std::to_string(i);
+        stream_ = std::fopen(temporary_.c_str(), "wbx");
+        if (stream_ == nullptr && errno != EEXIST) break;
+      }
     }
     check_format(stream_ != nullptr, detail::printable(path_),
                  ": cannot write: ", detail::system_message(errno));
@@ -57,9 +67,10 @@ class NewFile {
     if (std::fflush(stream_) != 0) fail();
 #if defined(__unix__) || defined(__APPLE__)
     // The data must be on the disk before the name is, or a crash could leave an empty file.
-    if (::fsync(::fileno(stream_)) != 0) fail();
+    if (!temporary_.empty() && ::fsync(::fileno(stream_)) != 0) fail();
 #endif
     if (std::fclose(std::exchange(stream_, nullptr)) != 0) fail();
+    if (temporary_.empty()) return;
     std::error_code error;
     std::filesystem::rename(temporary_, path_, error);
     check_format(!error, detail::printable(path_), ": cannot write: ", error.message());
@@ -73,7 +84,7 @@ class NewFile {
   }
 
   std::string path_;
-  std::string temporary_;
+  std::string temporary_;  // empty where the path is written to directly
   std::FILE* stream_ = nullptr;
 };
 
