@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
-// Everything for the operator on the CPU. Needs xsimd (unless NHA_DISABLE_SIMD is defined) and nothing
-// else; the layer and the model (nha/layer), files (nha/io), Eigen adapters (nha/eigen.hpp) and thread
-// adapters for Eigen and OpenMP (nha/parallel) have headers of their own.
+// Everything for the operator on the CPU. Needs xsimd (unless NHA_DISABLE_SIMD is defined) and
+// nothing else; the layer and the model (nha/layer), files (nha/io), Eigen adapters (nha/eigen.hpp)
+// and thread adapters for Eigen and OpenMP (nha/parallel) have headers of their own.
 #pragma once
 
 #include <nha/attention/fused_softmax.hpp>

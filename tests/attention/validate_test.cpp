@@ -115,6 +115,18 @@ TEST_F(Validate, RefusesGatesAboveZeroAndNaN) {
   EXPECT_EQ(state.tokens_seen(1), 6);
 }
 
+TEST_F(Validate, TrustedGatesAreNotLookedAtAndNaNStaysInItsHead) {
+  case_.log_gate(1, 2, 0, 7) = std::numeric_limits<float>::quiet_NaN();
+  Inputs in = case_.inputs();
+  in.trust_gates = true;
+  AttentionState<float> state(case_.attention_shape(), {.window = 3});
+  nha::Workspace workspace;
+  nha::prefill(in, state, outputs_.views(), workspace);
+  EXPECT_TRUE(std::isnan(outputs_.o(1, 5, 0, 0)));
+  EXPECT_FALSE(std::isnan(outputs_.o(0, 5, 0, 0)));
+  EXPECT_FALSE(std::isnan(outputs_.o(1, 5, outputs_.o.extent(2) - 1, 0)));
+}
+
 TEST_F(Validate, RefusesWriteStrengthsThatAreNotFinite) {
   for (const float bad :
        {std::numeric_limits<float>::infinity(), std::numeric_limits<float>::quiet_NaN()}) {

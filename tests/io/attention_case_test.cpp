@@ -193,7 +193,7 @@ TEST(AttentionCase, RefusesStatesOfAnySizeThatFewNumbersAskFor) {
     });
   };
   NHA_EXPECT_ERROR(huge(1), nha::FormatError, "its state would hold");
-  NHA_EXPECT_ERROR(huge(1 << 24), nha::FormatError, "its state would hold");
+  NHA_EXPECT_ERROR(huge(1 << 24), nha::FormatError, "is larger than any memory");
 }
 
 TEST(AttentionCase, ReadsEveryGoldenCaseInEveryType) {

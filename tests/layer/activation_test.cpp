@@ -28,9 +28,9 @@ TYPED_TEST(Activation, SiluIsExactAtEveryLengthAndSize) {
     nha::silu(values.data(), count);
     for (std::size_t i = 0; i < x.size(); ++i) {
       const double expected = exact_silu(static_cast<double>(x[i]));
-      EXPECT_NEAR(static_cast<double>(values[i]), expected,
-                  8 * static_cast<double>(std::numeric_limits<TypeParam>::epsilon()) *
-                      std::abs(expected));
+      EXPECT_NEAR(
+          static_cast<double>(values[i]), expected,
+          8 * static_cast<double>(std::numeric_limits<TypeParam>::epsilon()) * std::abs(expected));
     }
   }
 }

@@ -32,8 +32,7 @@ class DecoderBlockTest : public testing::Test {
                   Tensor<double, 2>& x) {
     const Index rows = x.extent(0);
     const auto sections = [&](nha::SectionCursor& cursor) {
-      const auto table =
-          nha::RotaryTable<double>::take(cursor, block.attention().shape(), rows);
+      const auto table = nha::RotaryTable<double>::take(cursor, block.attention().shape(), rows);
       return std::pair(table, block.take_activations(cursor, rows));
     };
     nha::SectionCursor sizes(nullptr);
@@ -96,8 +95,11 @@ TEST_F(DecoderBlockTest, WeightsThatDoNotFitAreNamed) {
   refuses([](auto& w) { w.attn_norm = Tensor<double, 1>({5}); },
           "weight attn_norm.weight is [5]; expected [12]");
   refuses([](auto& w) { w.mlp_norm = {}; }, "weight mlp_norm.weight is [0]; expected [12]");
-  refuses([](auto& w) { w.attn.q_proj = Tensor<double, 2>({12, 24}); },
-          "weight q_proj.weight is [12, 24]; expected [24, 12]");
+  refuses(
+      [](auto& w) {
+        w.attn.q_proj = Tensor<double, 2>({12, 24});
+      },
+      "weight q_proj.weight is [12, 24]; expected [24, 12]");
   refuses([](auto& w) { w.mlp.up_proj = {}; }, "weight up_proj.weight is [0, 0]");
 }
 

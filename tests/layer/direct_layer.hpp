@@ -16,7 +16,9 @@ namespace nha_test {
 using nha::Index;
 using Matrix = std::vector<std::vector<double>>;
 
-inline double plain_silu(double x) { return x / (1 + std::exp(-x)); }
+inline double plain_silu(double x) {
+  return x / (1 + std::exp(-x));
+}
 
 /// W x for each row x.
 inline Matrix plain_linear(const nha::Tensor<double, 2>& weight, const Matrix& x) {
@@ -56,7 +58,8 @@ class DirectLayer {
           value = plain_silu(value);
           squares += value * value;
         }
-        const double root = std::sqrt(squares / static_cast<double>(row.size()) + o_.output_norm_eps);
+        const double root =
+            std::sqrt(squares / static_cast<double>(row.size()) + o_.output_norm_eps);
         for (std::size_t c = 0; c < row.size(); ++c)
           row[c] = row[c] / root * w_.g_norm(static_cast<Index>(c));
       }
@@ -75,8 +78,8 @@ class DirectLayer {
       for (std::size_t c = 0; c < raw[t].size(); ++c) {
         double sum = o_.convolution_bias ? bias(static_cast<Index>(c)) : 0;
         for (Index back = 0; back < o_.convolution_taps && at(back) <= t; ++back)
-          sum += taps(static_cast<Index>(c), 0, o_.convolution_taps - 1 - back) *
-                 raw[t - at(back)][c];
+          sum +=
+              taps(static_cast<Index>(c), 0, o_.convolution_taps - 1 - back) * raw[t - at(back)][c];
         y[t][c] = plain_silu(sum);
       }
     return y;

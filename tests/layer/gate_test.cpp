@@ -10,9 +10,7 @@ namespace {
 
 TEST(Gate, LogSigmoidKeepsItsDigitsEverywhere) {
   // log(sigmoid(x)) in long double, from the form that does not cancel at this x.
-  const auto exact = [](long double x) {
-    return x < 0 ? x - log1pl(expl(x)) : -log1pl(expl(-x));
-  };
+  const auto exact = [](long double x) { return x < 0 ? x - log1pl(expl(x)) : -log1pl(expl(-x)); };
   for (double x = -120; x <= 80; x += 0.37) {
     const auto expected = static_cast<double>(exact(x));
     EXPECT_NEAR(nha::log_sigmoid(x), expected, 4e-16 * std::abs(expected)) << x;

@@ -81,12 +81,12 @@ TYPED_TEST(ModelStateBytes, LoadedSequencesContinueToTheBit) {
       const Bytes bytes = save_state(state, 0);
       auto loaded = model.make_state();
       this->run(model, loaded, 20, 9);
-      load_state<TypeParam>(bytes, loaded, 0);
+      load_state(bytes, loaded, 0);
       EXPECT_TRUE(loaded == state) << seen;
       EXPECT_EQ(save_state(loaded, 0), bytes) << seen;
-      EXPECT_EQ(largest_difference(this->run(model, loaded, seen, 8),
-                                   this->run(model, state, seen, 8)),
-                0)
+      EXPECT_EQ(
+          largest_difference(this->run(model, loaded, seen, 8), this->run(model, state, seen, 8)),
+          0)
           << seen;
     }
   }
@@ -97,7 +97,7 @@ TYPED_TEST(ModelStateBytes, AnyPlaceOfAnyStateOfTheModelTakesThem) {
   auto state = model.make_state({.batch = 2});
   this->run(model, state, 0, 10);
   auto target = model.make_state({.batch = 3, .max_rollback = 5});
-  load_state<TypeParam>(save_state(state, 1), target, 2);
+  load_state(save_state(state, 1), target, 2);
   EXPECT_EQ(target.tokens_seen(0), 0);
   EXPECT_EQ(target.tokens_seen(2), 10);
   EXPECT_EQ(save_state(target, 2), save_state(state, 1));
@@ -110,14 +110,15 @@ TYPED_TEST(ModelStateBytes, RollbackGoesBackToWhereItWasLoaded) {
   this->run(model, state, 0, 10);
   const Bytes bytes = save_state(state, 0);
   auto loaded = model.make_state({.max_rollback = 5});
-  load_state<TypeParam>(bytes, loaded, 0);
+  load_state(bytes, loaded, 0);
   this->run(model, loaded, 10, 3);
   loaded.rollback(0, 3);
   EXPECT_EQ(save_state(loaded, 0), bytes);
   NHA_EXPECT_ERROR(loaded.rollback(0, 1), ArgumentError, "tokens to roll back is 1");
 }
 
-// --- Bytes that are not what they should be --------------------------------------------------------
+// --- Bytes that are not what they should be
+// --------------------------------------------------------
 
 /// A state that bytes are refused by, and what becomes of it: nothing.
 class RefusedBytes : public testing::Test {
@@ -132,8 +133,8 @@ class RefusedBytes : public testing::Test {
     NHA_EXPECT_ERROR(load_state(bytes, state, 0), FormatError, message);
     EXPECT_TRUE(state == before) << message;
   }
-  Bytes from(const ModelOptions& options, const nha::ModelStateOptions& state_options = {}) {
-    const auto other = random_model<float>(options);
+  Bytes from(const ModelOptions& other_options, const nha::ModelStateOptions& state_options = {}) {
+    const auto other = random_model<float>(other_options);
     auto other_state = other.make_state(state_options);
     run_model(other, other_state, random_tokens(1, 9, 11).view(), {9});
     return save_state(other_state, 0);
@@ -208,7 +209,7 @@ TEST_F(RefusedBytes, WhatDiffersBetweenTheModelsIsNamed) {
 
 TEST_F(RefusedBytes, SequencesThatDoNotExistAreRefused) {
   NHA_EXPECT_ERROR(save_state(state, 1), ArgumentError, "sequence is 1; expected 0 to 0");
-  NHA_EXPECT_ERROR(load_state<float>(saved, state, -1), ArgumentError, "sequence is -1");
+  NHA_EXPECT_ERROR(load_state(saved, state, -1), ArgumentError, "sequence is -1");
 }
 
 }  // namespace

@@ -38,9 +38,9 @@ class LanguageModelStateTest : public testing::Test {
   Tensor<double, 3> run(LanguageModelState<double>& state, Index first, Index count,
                         Index piece = 1) {
     const Index batch = state.batch();
-    return std::move(run_model(model, state,
-                               tokens.view().slice<0>(0, batch).slice<1>(first, count), {piece})
-                         .logits);
+    return std::move(
+        run_model(model, state, tokens.view().slice<0>(0, batch).slice<1>(first, count), {piece})
+            .logits);
   }
 
   LanguageModel<double> model = random_model<double>(convolving_model());

@@ -46,9 +46,9 @@ TEST(LayerOptions, PresetsSayWhatThePublishedLayersDo) {
 }
 
 TEST(LayerOptions, ShapeOfTheStateFollowsFromTheLayer) {
-  EXPECT_EQ(nha::attention_shape(kShape, 7),
-            (nha::AttentionShape{
-                .batch = 7, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3}));
+  EXPECT_EQ(
+      nha::attention_shape(kShape, 7),
+      (nha::AttentionShape{.batch = 7, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3}));
 }
 
 TEST(LayerOptions, AWindowOfAnyHeadCounts) {

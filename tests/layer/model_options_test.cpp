@@ -17,17 +17,14 @@ using nha::ModelOptions;
 using nha::ModelStateOptions;
 
 ModelOptions three_layers(std::vector<Index> windows = {}) {
-  return {.vocabulary = 9,
-          .layers = 3,
-          .intermediate = 8,
-          .shape = {.hidden = 4,
-                    .query_heads = 2,
-                    .kv_heads = 2,
-                    .key_dim = 2,
-                    .value_dim = 2,
-                    .slots = 2},
-          .layer = nha::nha_v1(5),
-          .windows = std::move(windows)};
+  return {
+      .vocabulary = 9,
+      .layers = 3,
+      .intermediate = 8,
+      .shape =
+          {.hidden = 4, .query_heads = 2, .kv_heads = 2, .key_dim = 2, .value_dim = 2, .slots = 2},
+      .layer = nha::nha_v1(5),
+      .windows = std::move(windows)};
 }
 std::vector<Index> windows_of(const ModelOptions& model, const ModelStateOptions& state) {
   std::vector<Index> windows;
@@ -55,8 +52,7 @@ TEST(ModelOptions, OtherOptionsOfTheOperatorStay) {
   ModelOptions model = three_layers();
   model.layer.attention.scale = 3.0;
   model.layer.attention.empty_slots = nha::EmptySlots::masked;
-  const nha::AttentionOptions options =
-      nha::layer_attention_options(model, {.windows = {2}}, 1);
+  const nha::AttentionOptions options = nha::layer_attention_options(model, {.windows = {2}}, 1);
   EXPECT_EQ(options, (nha::AttentionOptions{
                          .window = 2, .scale = 3.0, .empty_slots = nha::EmptySlots::masked}));
 }
@@ -69,7 +65,8 @@ TEST(ModelOptions, ListsOfTheWrongLengthAreRefused) {
   refuses({.windows = {1, 2}}, "windows has 2 entries; expected one for each of 3 layers, one, or");
   refuses({.windows = {-1}}, "window is -1; expected 0 or more");
   refuses({.head_windows = {{1, 2}}}, "head_windows has 1 entries; expected one for each of 3");
-  refuses({.head_windows = {{1}, {}, {}}}, "head_windows has 1 entries; expected one for each of 2");
+  refuses({.head_windows = {{1}, {}, {}}},
+          "head_windows has 1 entries; expected one for each of 2");
   NHA_EXPECT_ERROR(nha::validate(three_layers({1, 2})), ArgumentError,
                    "windows has 2 entries; expected one for each of 3 layers, or none");
 }

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <limits>
@@ -121,8 +122,8 @@ void expect_direct_evaluation(double tolerance) {
         for (Index c = 0; c < kShape.hidden; ++c)
           ASSERT_NEAR(run.y(t, c), expected[row][static_cast<std::size_t>(c)], tolerance) << t;
         for (Index h = 0; h < kShape.query_heads; ++h)
-          ASSERT_NEAR(run.slot_share(0, t, h),
-                      direct.slot_share[row][static_cast<std::size_t>(h)], tolerance);
+          ASSERT_NEAR(run.slot_share(0, t, h), direct.slot_share[row][static_cast<std::size_t>(h)],
+                      tolerance);
       }
       EXPECT_EQ(state.tokens_seen(0), kTokens);
     }
@@ -141,8 +142,8 @@ TEST(NativeHybridAttention, PackedSequencesAndRowsOfABatchEqualSeparateOnes) {
   const auto x = random_tensor<double, 2>({kTokens, kShape.hidden}, 5);
   for (const auto& [name, options] : settings()) {
     SCOPED_TRACE(name);
-    const NativeHybridAttention<double> layer(
-        kShape, options, random_attention_weights<double>(kShape, options));
+    const NativeHybridAttention<double> layer(kShape, options,
+                                              random_attention_weights<double>(kShape, options));
     const auto separate = [&](Index first, Index count) {
       LayerState<double> state = layer.make_state();
       LayerWorkspace workspace;
@@ -205,7 +206,8 @@ TEST(NativeHybridAttention, LayersMayHaveNoSlots) {
   }
 }
 
-// --- Errors ----------------------------------------------------------------------------------------
+// --- Errors
+// ----------------------------------------------------------------------------------------
 
 class LayerErrors : public testing::Test {
  protected:
@@ -273,9 +275,14 @@ TEST_F(LayerErrors, WeightsThatDoNotFitTheOptionsAreRefused) {
                    "weight g_norm.weight is [5]; expected [20]");
 }
 
-TEST_F(LayerErrors, NaNReachesTheGateCheckBeforeTheStateChanges) {
-  x(1, 0) = std::numeric_limits<float>::quiet_NaN();
-  refuses(x, {2, 2}, state, y, "log_gate");
+TEST_F(LayerErrors, NaNStaysInItsSequence) {
+  x(1, 0) = std::numeric_limits<float>::quiet_NaN();  // of the first sequence
+  layer.forward(x, {2, 2}, state, y.view(), workspace);
+  for (Index c = 0; c < kShape.hidden; ++c) {
+    EXPECT_TRUE(std::isnan(y(1, c)));
+    EXPECT_FALSE(std::isnan(y(2, c)));
+    EXPECT_FALSE(std::isnan(y(3, c)));
+  }
 }
 
 TEST_F(LayerErrors, NoTokensAreNoError) {

@@ -91,8 +91,7 @@ TEST(Weights, AModelNumbersItsLayers) {
 }
 
 TEST(Weights, AWeightOfAnotherShapeIsNamed) {
-  AttentionWeights<float> weights =
-      random_attention_weights<float>(kShape, nha::nha_v1(3));
+  AttentionWeights<float> weights = random_attention_weights<float>(kShape, nha::nha_v1(3));
   nha::visit_attention_weights(kShape, nha::nha_v1(3), "", weights, nha::detail::CheckWeights());
   weights.f_proj = nha::Tensor<float, 2>({5, 12});
   NHA_EXPECT_ERROR(nha::visit_attention_weights(kShape, nha::nha_v1(3), "b.", weights,

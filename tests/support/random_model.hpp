@@ -58,16 +58,13 @@ nha::LanguageModel<T> random_model(const nha::ModelOptions& options, std::uint32
 
 /// A small model with grouped queries.
 inline nha::ModelOptions small_model(const nha::LayerOptions& layer = nha::nha_v2(5)) {
-  return {.vocabulary = 11,
-          .layers = 2,
-          .intermediate = 20,
-          .shape = {.hidden = 12,
-                    .query_heads = 4,
-                    .kv_heads = 2,
-                    .key_dim = 6,
-                    .value_dim = 5,
-                    .slots = 3},
-          .layer = layer};
+  return {
+      .vocabulary = 11,
+      .layers = 2,
+      .intermediate = 20,
+      .shape =
+          {.hidden = 12, .query_heads = 4, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3},
+      .layer = layer};
 }
 
 inline nha::Tensor<std::int32_t, 2> random_tokens(Index batch, Index count, Index vocabulary,

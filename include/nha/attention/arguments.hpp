@@ -47,6 +47,9 @@ struct AttentionInputs {
   /// state gets tokens cu_seqlens[n] .. cu_seqlens[n+1]-1, none where they are equal. Left out: B
   /// sequences of T tokens.
   std::span<const std::int64_t> cu_seqlens = {};
+  /// Gates and write strengths are taken as they are: for a caller who has made them so that they
+  /// are in range. A NaN among them spreads like one in a key; a gate above 0 grows without bound.
+  bool trust_gates = false;
 };
 
 /// The tensors the operator writes. No element may be written twice (no stride 0) and none may

@@ -38,8 +38,7 @@ class FusedSoftmax {
 
   /// Adds a source: logits [n] and values [n, Dv], rows contiguous. Does not allocate.
   /// @return the weight that all earlier sources have kept, relative to before: what anything
-  /// summed
-  ///   with their weights outside must be multiplied by.
+  ///   summed with their weights outside must be multiplied by.
   /// @throws ArgumentError if the shapes do not fit; nothing has then been read.
   template <class Stored>
   T read(TensorView<const T, Dynamic> logits, TensorView<const Stored, Dynamic, Dynamic> values) {

@@ -34,10 +34,10 @@ struct ReadWeights {
   void operator()(const std::string& name, Tensor<T, Rank>& weight,
                   const typename Tensor<T, Rank>::Sizes& extents) {
     const StoredTensor& stored = file.at(name);
-    check_format(std::equal(extents.begin(), extents.end(), stored.shape.begin(),
-                            stored.shape.end()),
-                 file.source(), ": tensor '", name, "' has shape ", shape_text(stored.shape),
-                 "; the configuration makes it ", shape_text(extents));
+    check_format(
+        std::equal(extents.begin(), extents.end(), stored.shape.begin(), stored.shape.end()),
+        file.source(), ": tensor '", name, "' has shape ", shape_text(stored.shape),
+        "; the configuration makes it ", shape_text(extents));
     check_format(stored.dtype == StoredType::f32 || stored.dtype == StoredType::f16 ||
                      stored.dtype == StoredType::bf16 || stored.dtype == StoredType::f64,
                  file.source(), ": tensor '", name, "' is ", stored_name(stored.dtype),

@@ -24,8 +24,8 @@ namespace detail {
 
 /// An array or object; what is inside is of no interest.
 struct NestedValue {};
-using ConfigValue =
-    std::variant<std::nullptr_t, bool, std::int64_t, std::uint64_t, double, std::string, NestedValue>;
+using ConfigValue = std::variant<std::nullptr_t, bool, std::int64_t, std::uint64_t, double,
+                                 std::string, NestedValue>;
 
 /// Receives the JSON parser's events and keeps the values of the outermost object.
 class ConfigHandler {

@@ -123,8 +123,7 @@ class ModelConfigReader {
     if (layout == ConfigLayout::nha_v2)
       layer.attention.slot_delay = values_.size("gsa_kv_shift", 0, 0);
     if (layout == ConfigLayout::plain) {
-      if (values_.has("slot_delay"))
-        layer.attention.slot_delay = values_.size("slot_delay", 0, 0);
+      if (values_.has("slot_delay")) layer.attention.slot_delay = values_.size("slot_delay", 0, 0);
       if (values_.has("scale")) layer.attention.scale = values_.number("scale", 1.0);
       layer.attention.empty_slots = read_empty_slots();
       layer.output_norm_eps = options.norm_eps;
@@ -149,8 +148,7 @@ class ModelConfigReader {
     check(std::isfinite(scale) && scale > 0, "scale is ", scale, "; expected a positive number");
     check(layer.gate_divisor > 0, "gate_logit_normalizer is ", layer.gate_divisor,
           "; expected a positive number");
-    check(layer.rope_theta > 0, "rope_theta is ", layer.rope_theta,
-          "; expected a positive number");
+    check(layer.rope_theta > 0, "rope_theta is ", layer.rope_theta, "; expected a positive number");
     check(values_.number("norm_eps", 0.0) >= 0, "norm_eps is negative");
     check(layer.convolution_taps <= 64, "conv_size is ", layer.convolution_taps,
           "; expected 1 to 64");
@@ -197,7 +195,8 @@ class ModelConfigReader {
     const std::string activation = values_.text("hidden_act", "swish");
     check(activation == "swish" || activation == "silu", "hidden_act is '", printable(activation),
           "'; expected swish or silu");
-    check(!values_.flag("use_output_gate", false), "use_output_gate is true, which is not supported");
+    check(!values_.flag("use_output_gate", false),
+          "use_output_gate is true, which is not supported");
     check(values_.flag("use_norm", true), "use_norm is false, which is not supported");
     for (const char* key : {"attn", "rope_scaling"})
       check(!values_.has(key), key, " is given, which is not supported");

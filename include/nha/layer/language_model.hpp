@@ -74,16 +74,18 @@ class LanguageModel {
     return LanguageModelState<T>(options_, options, memory);
   }
 
-  /// Puts tokens [B, T] (with cu_seqlens [1, T]) into the state and gives the logits of what follows
-  /// each: logits [B, T, vocabulary], or of the last token of each sequence alone [sequences, 1,
-  /// vocabulary] (a sequence without tokens leaves its row as it was), or none where left out.
+  /// Puts tokens [B, T] (with cu_seqlens [1, T]) into the state and gives the logits of what
+  /// follows each: logits [B, T, vocabulary], or of the last token of each sequence alone
+  /// [sequences, 1, vocabulary] (a sequence without tokens leaves its row as it was), or none where
+  /// left out.
   ///
   /// A text may come in pieces of any length, down to one token: the results are the same within
   /// rounding. Scratch memory grows with B * T; once it is large enough, calls with fewer than 8
   /// tokens in all allocate nothing.
+  /// A NaN in the weights or from an overflow reaches the logits of its sequence, and stays in the
+  /// state until reset.
   /// @throws ArgumentError if a token is not in the vocabulary or a shape does not fit; nothing has
-  ///   then been touched. Also if weights or activations are such that a gate of a layer is NaN; the
-  ///   layers before it have then moved on, and the state must be reset or replaced by a copy.
+  ///   then been touched.
   template <Executor E = const Serial>
   void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
                LayerWorkspace& workspace, const ForwardOptions<T>& options = {},
@@ -151,13 +153,12 @@ class LanguageModel {
                        " of row ", b, " is ", tokens(b, t), "; expected 0 to ",
                        options_.vocabulary - 1);
     check_argument(logits.data() == nullptr ||
-                       ((is_last_only(logits, batch) || (logits.extent(0) == batch.batch &&
-                                                         logits.extent(1) == batch.tokens)) &&
+                       ((is_last_only(logits, batch) ||
+                         (logits.extent(0) == batch.batch && logits.extent(1) == batch.tokens)) &&
                         logits.extent(2) == options_.vocabulary && logits.has_contiguous_rows()),
-                   "logits are [", logits.extent(0), ", ", logits.extent(1), ", ",
-                   logits.extent(2), "]; expected [", batch.batch, ", ", batch.tokens, ", ",
-                   options_.vocabulary, "] or [", batch.sequences(), ", 1, ", options_.vocabulary,
-                   "], rows contiguous");
+                   "logits are [", logits.extent(0), ", ", logits.extent(1), ", ", logits.extent(2),
+                   "]; expected [", batch.batch, ", ", batch.tokens, ", ", options_.vocabulary,
+                   "] or [", batch.sequences(), ", 1, ", options_.vocabulary, "], rows contiguous");
     check_per_layer("hidden", options.hidden, batch, options_.shape.hidden);
     check_per_layer("slot_share", options.slot_share, batch, options_.shape.query_heads);
     check_argument(options.attention.chunk >= 0, "chunk is ", options.attention.chunk,
@@ -177,8 +178,7 @@ class LanguageModel {
   void embed(const Tokens& tokens, const Rows& x) const noexcept {
     for (Index b = 0; b < tokens.extent(0); ++b)
       for (Index t = 0; t < tokens.extent(1); ++t)
-        std::copy_n(&embeddings_(tokens(b, t), 0), x.extent(1),
-                    &x(b * tokens.extent(1) + t, 0));
+        std::copy_n(&embeddings_(tokens(b, t), 0), x.extent(1), &x(b * tokens.extent(1) + t, 0));
   }
 
   /// The rows [B * T, C] of x into a view [B, T, C].
@@ -211,8 +211,7 @@ class LanguageModel {
     linear(Rows(a.normed, {rows, x.extent(1)}), head, found, executor);
     rows = 0;
     for (Index n = 0; n < batch.sequences(); ++n)
-      if (batch.count(n) > 0)
-        std::copy_n(&found(rows++, 0), options_.vocabulary, &logits(n, 0, 0));
+      if (batch.count(n) > 0) std::copy_n(&found(rows++, 0), options_.vocabulary, &logits(n, 0, 0));
   }
 
   ModelOptions options_;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// LayerState: everything a Native Hybrid Attention layer remembers, the operator's state and that of
-// its short convolutions, as one value.
+// LayerState: everything a Native Hybrid Attention layer remembers, the operator's state and that
+// of its short convolutions, as one value.
 #pragma once
 
 #include <nha/config.hpp>
@@ -82,8 +82,9 @@ class LayerState {
   /// Copies one sequence to a place of another state of the same layer, or of this one.
   /// @throws ArgumentError if a sequence does not exist or the states do not match.
   void fork(Index from, LayerState& target, Index to) const {
-    check_argument(same_layer(target), "target of fork is the state of another layer, or has other "
-                                       "windows or another max_rollback");
+    check_argument(same_layer(target),
+                   "target of fork is the state of another layer, or has other "
+                   "windows or another max_rollback");
     attention_.fork(from, target.attention_, to);
     for (std::size_t i = 0; i < convolutions_.size(); ++i)
       convolutions_[i].fork(from, target.convolutions_[i], to);

@@ -87,15 +87,14 @@ void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
     const Index o = i % out_blocks * out_block;
     const Index r_count = std::min(row_block, rows - r);
     const Index o_count = std::min(out_block, out - o);
-    detail::linear_block<T>(
-        x.template slice<0>(r, r_count), weight.template slice<0>(o, o_count),
-        y.template slice<0>(r, r_count).template slice<1>(o, o_count));
+    detail::linear_block<T>(x.template slice<0>(r, r_count), weight.template slice<0>(o, o_count),
+                            y.template slice<0>(r, r_count).template slice<1>(o, o_count));
   };
   // Below about this many multiply-adds, waking threads costs more than it saves.
   constexpr double kWorthThreads = 1 << 18;
-  const bool small = static_cast<double>(rows) * static_cast<double>(out) *
-                         static_cast<double>(in) <
-                     kWorthThreads;
+  const bool small =
+      static_cast<double>(rows) * static_cast<double>(out) * static_cast<double>(in) <
+      kWorthThreads;
   if (small)
     Serial{}.run(row_blocks * out_blocks, task);
   else

@@ -59,10 +59,10 @@ inline void validate(const ModelOptions& options) {
   check("intermediate", options.intermediate);
   validate(options.shape);
   validate(options.layer, options.shape);
-  check_argument(options.windows.empty() ||
-                     options.windows.size() == static_cast<std::size_t>(options.layers),
-                 "windows has ", options.windows.size(), " entries; expected one for each of ",
-                 options.layers, " layers, or none");
+  check_argument(
+      options.windows.empty() || options.windows.size() == static_cast<std::size_t>(options.layers),
+      "windows has ", options.windows.size(), " entries; expected one for each of ", options.layers,
+      " layers, or none");
   check_argument(std::isfinite(options.norm_eps) && options.norm_eps >= 0, "norm_eps is ",
                  options.norm_eps, "; expected 0 or more");
 }
@@ -74,9 +74,9 @@ inline AttentionOptions layer_attention_options(const ModelOptions& model,
                                                 const ModelStateOptions& state, Index layer) {
   const auto layers = static_cast<std::size_t>(model.layers);
   const auto n = static_cast<std::size_t>(layer);
-  check_argument(
-      state.windows.size() <= 1 || state.windows.size() == layers, "windows has ",
-      state.windows.size(), " entries; expected one for each of ", layers, " layers, one, or none");
+  check_argument(state.windows.size() <= 1 || state.windows.size() == layers, "windows has ",
+                 state.windows.size(), " entries; expected one for each of ", layers,
+                 " layers, one, or none");
   check_argument(state.head_windows.empty() || state.head_windows.size() == layers,
                  "head_windows has ", state.head_windows.size(),
                  " entries; expected one for each of ", layers, " layers, or none");

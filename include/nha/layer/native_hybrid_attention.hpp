@@ -130,10 +130,9 @@ class NativeHybridAttention {
                    "x or y of the layer has no data");
     check_argument(x.has_contiguous_rows() && y.has_contiguous_rows(),
                    "rows of x and y of the layer must be contiguous");
-    check_argument(slot_share.data() == nullptr ||
-                       (slot_share.extent(0) == tokens.batch &&
-                        slot_share.extent(1) == tokens.tokens &&
-                        slot_share.extent(2) == shape_.query_heads),
+    check_argument(slot_share.data() == nullptr || (slot_share.extent(0) == tokens.batch &&
+                                                    slot_share.extent(1) == tokens.tokens &&
+                                                    slot_share.extent(2) == shape_.query_heads),
                    "slot_share must be [", tokens.batch, ", ", tokens.tokens, ", ",
                    shape_.query_heads, "]");
   }
@@ -181,12 +180,15 @@ class NativeHybridAttention {
     if (options_.value_activation == ValueActivation::silu)
       silu(a.v, tokens.rows() * shape_.kv_heads * shape_.value_dim);
 
+    // A log-sigmoid is never above 0. A NaN, from weights or activations, must not stop a model
+    // between two layers: it reaches the outputs of its sequence like any other.
     AttentionInputs<T> inputs{.v = heads(a.v, tokens, shape_.kv_heads, shape_.value_dim),
-                              .cu_seqlens = tokens.cu_seqlens};
+                              .cu_seqlens = tokens.cu_seqlens,
+                              .trust_gates = true};
     if (has_window(state.attention().options())) rotate(tokens, table, a, inputs);
     if (shape_.slots > 0) prepare_slots(x, tokens, a, inputs, executor);
-    const AttentionOutputs<T> outputs{
-        .o = heads(a.o, tokens, shape_.query_heads, shape_.value_dim), .slot_share = slot_share};
+    const AttentionOutputs<T> outputs{.o = heads(a.o, tokens, shape_.query_heads, shape_.value_dim),
+                                      .slot_share = slot_share};
     prefill(inputs, state.attention(), outputs, kernel, algorithm, executor);
 
     const Index channels = shape_.query_heads * shape_.value_dim;
@@ -230,7 +232,7 @@ class NativeHybridAttention {
               AttentionInputs<T>& inputs) const {
     const auto one = [&](const T* from, T* to, Index heads) {
       const typename TensorView<T, Dynamic, Dynamic, Dynamic>::Sizes sizes{tokens.rows(), heads,
-                                                                            shape_.key_dim};
+                                                                           shape_.key_dim};
       rotate_half({from, sizes}, table.cosine, table.sine,
                   TensorView<T, Dynamic, Dynamic, Dynamic>(to, sizes));
     };

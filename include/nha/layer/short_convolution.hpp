@@ -156,11 +156,11 @@ void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
   const Index channels = state.channels();
   const Index taps = weight.extent(1);
   validate(tokens, state.batch());
-  check_argument(x.extent(0) == tokens.rows() && x.extent(1) == channels &&
-                     y.extents() == x.extents(),
-                 "x and y of short_convolution must be [", tokens.rows(), ", ", channels, "]");
-  check_argument(weight.extent(0) == channels, "weight of short_convolution has ",
-                 weight.extent(0), " channels; expected ", channels);
+  check_argument(
+      x.extent(0) == tokens.rows() && x.extent(1) == channels && y.extents() == x.extents(),
+      "x and y of short_convolution must be [", tokens.rows(), ", ", channels, "]");
+  check_argument(weight.extent(0) == channels, "weight of short_convolution has ", weight.extent(0),
+                 " channels; expected ", channels);
   for (Index n = 0; n < tokens.sequences(); ++n) {
     const Index first = tokens.first_row(n);
     const Index count = tokens.count(n);
@@ -171,8 +171,8 @@ void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
       for (Index i = 0; i < taps; ++i) {
         const Index source = t - taps + 1 + i;
         if (seen + source < 0) continue;
-        const T* in = source >= 0 ? x.data() + (first + source) * channels
-                                  : state.input(n, seen + source);
+        const T* in =
+            source >= 0 ? x.data() + (first + source) * channels : state.input(n, seen + source);
         for (Index c = 0; c < channels; ++c) out[c] += weight(c, i) * in[c];
       }
       silu(out, channels);

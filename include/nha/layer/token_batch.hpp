@@ -12,8 +12,8 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// New tokens of several sequences, one row each: `batch` sequences of `tokens` tokens one after the
-/// other, or, with cu_seqlens (N+1 ascending offsets from 0 to tokens; batch 1), N sequences of
+/// New tokens of several sequences, one row each: `batch` sequences of `tokens` tokens one after
+/// the other, or, with cu_seqlens (N+1 ascending offsets from 0 to tokens; batch 1), N sequences of
 /// unlike length.
 struct TokenBatch {
   Index batch = 1;
@@ -26,9 +26,8 @@ struct TokenBatch {
   }
   /// First row and number of rows of one sequence.
   Index first_row(Index sequence) const noexcept {
-    return cu_seqlens.empty()
-               ? sequence * tokens
-               : static_cast<Index>(cu_seqlens[static_cast<std::size_t>(sequence)]);
+    return cu_seqlens.empty() ? sequence * tokens
+                              : static_cast<Index>(cu_seqlens[static_cast<std::size_t>(sequence)]);
   }
   Index count(Index sequence) const noexcept {
     return cu_seqlens.empty() ? tokens : first_row(sequence + 1) - first_row(sequence);

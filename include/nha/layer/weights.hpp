@@ -26,9 +26,9 @@ struct AttentionWeights {
   Tensor<T, 2> q_proj, k_proj, v_proj;
   Tensor<T, 2> f_proj;  ///< forget gates: row h * M + m is slot m of key/value head h
   Tensor<T, 2> o_proj;
-  Tensor<T, 1> g_norm;                          ///< of OutputForm::silu_norm
-  Tensor<T, 2> feature_map;                     ///< of FeatureMap::t2r
-  Tensor<T, 3> q_conv1d, k_conv1d, v_conv1d;    ///< [channels, 1, taps]
+  Tensor<T, 1> g_norm;                        ///< of OutputForm::silu_norm
+  Tensor<T, 2> feature_map;                   ///< of FeatureMap::t2r
+  Tensor<T, 3> q_conv1d, k_conv1d, v_conv1d;  ///< [channels, 1, taps]
   Tensor<T, 1> q_conv_bias, k_conv_bias, v_conv_bias;
 };
 
