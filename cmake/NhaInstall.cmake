@@ -6,7 +6,8 @@ include(CMakePackageConfigHelpers)
 # Nothing here depends on the architecture, so all of it goes to share.
 set(package_dir "${CMAKE_INSTALL_DATADIR}/cmake/nha")
 install(TARGETS nha nha_eigen nha_io EXPORT nhaTargets
-  FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
+  FILE_SET HEADERS DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}"
+  FILE_SET openmp DESTINATION "${CMAKE_INSTALL_INCLUDEDIR}")
 install(EXPORT nhaTargets NAMESPACE nha:: DESTINATION "${package_dir}")
 configure_package_config_file(cmake/nhaConfig.cmake.in nhaConfig.cmake
   INSTALL_DESTINATION "${package_dir}")

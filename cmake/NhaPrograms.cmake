@@ -51,6 +51,7 @@ if(NOT eigen_problem AND NOT json_problem)
   list(APPEND verified nha_io)
 endif()
 set_target_properties(${verified} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
+set_target_properties(nha PROPERTIES INTERFACE_HEADER_SETS_TO_VERIFY HEADERS)
 
 set(CMAKE_CXX_EXTENSIONS OFF)
 set(CMAKE_RUNTIME_OUTPUT_DIRECTORY "${PROJECT_BINARY_DIR}/bin")

@@ -11,6 +11,7 @@
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/workspace.hpp>
+#include <nha/cpu/subnormals.hpp>
 #include <nha/memory/state.hpp>
 #include <nha/parallel/executor.hpp>
 
@@ -114,6 +115,7 @@ void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slo
   workspace.reserve(bytes * static_cast<std::size_t>(executor.workers()));
 
   const auto task = [&](Index i, Index worker) noexcept {
+    const FlushSubnormals flush;
     const Index sequence = i / shape.kv_heads;
     const Index head = i % shape.kv_heads;
     std::byte* scratch = workspace.data() + static_cast<std::size_t>(worker) * bytes;

@@ -7,6 +7,7 @@
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/workspace.hpp>
+#include <nha/cpu/subnormals.hpp>
 #include <nha/memory/state.hpp>
 #include <nha/parallel/executor.hpp>
 
@@ -62,6 +63,7 @@ void step(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>
   const std::size_t bytes = detail::recurrent_bytes(state, outputs.o.extent(2));
   workspace.reserve(bytes * workers);
   const auto task = [&](Index i, Index worker) noexcept {
+    const FlushSubnormals flush;
     detail::RecurrentHead<Arch, T, KeyDim, ValueDim, Slots>(
         inputs, state, outputs, workspace.data() + static_cast<std::size_t>(worker) * bytes,
         i / shape.kv_heads, i % shape.kv_heads)

@@ -20,6 +20,11 @@
 
 #if !defined(NHA_DISABLE_SIMD)
 #include <xsimd/xsimd.hpp>
+#if defined(__SSE2__)
+#include <immintrin.h>
+#elif defined(__aarch64__)
+#include <arm_neon.h>
+#endif
 #if XSIMD_VERSION_MAJOR < 8 || (XSIMD_VERSION_MAJOR == 8 && XSIMD_VERSION_MINOR < 1)
 #error "nha needs xsimd 8.1 or later"
 #endif
@@ -192,6 +197,119 @@ NHA_INLINE T reduce_max(const xsimd::batch<T, A>& x) noexcept {
 #endif
 }
 #endif
+
+/// The sums of the lanes of as many vectors as a vector has lanes.
+template <Number T>
+NHA_INLINE T reduce_add_each(const T (&rows)[1]) noexcept {
+  return rows[0];
+}
+#if !defined(NHA_DETAIL_NO_VECTORS)
+template <class T, class A>
+NHA_INLINE xsimd::batch<T, A> reduce_add_each(
+    const xsimd::batch<T, A> (&rows)[xsimd::batch<T, A>::size]) noexcept {
+#if defined(__AVX512F__)
+  // xsimd 8.1 gives these sums in another order; here the upper halves join the lower ones first.
+  if constexpr (std::is_base_of_v<xsimd::avx512f, A>) {
+    using Half = xsimd::batch<T, xsimd::fma3<xsimd::avx2>>;
+    constexpr int kHalf = static_cast<int>(Half::size);
+    const auto half_sums = [&](int first) __attribute__((always_inline)) {
+      Half halves[kHalf];
+      for (int i = 0; i < kHalf; ++i) {
+        if constexpr (std::is_same_v<T, float>) {
+          const __m512d row = _mm512_castps_pd(rows[first + i]);
+          halves[i] = _mm256_add_ps(_mm256_castpd_ps(_mm512_castpd512_pd256(row)),
+                                    _mm256_castpd_ps(_mm512_extractf64x4_pd(row, 1)));
+        } else {
+          halves[i] = _mm256_add_pd(_mm512_castpd512_pd256(rows[first + i]),
+                                    _mm512_extractf64x4_pd(rows[first + i], 1));
+        }
+      }
+      return xsimd::haddp(halves);
+    };
+    const Half low = half_sums(0);
+    const Half high = half_sums(kHalf);
+    if constexpr (std::is_same_v<T, float>)
+      return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)),
+                                                 _mm256_castps_pd(high), 1));
+    else
+      return _mm512_insertf64x4(_mm512_castpd256_pd512(low), high, 1);
+  } else {
+    return xsimd::haddp(rows);
+  }
+#else
+  return xsimd::haddp(rows);
+#endif
+}
+#endif
+
+namespace detail {
+
+/// A vector of floats from as many half-width numbers, one by one.
+template <class V, class T>
+NHA_INLINE V widen_each(const T* p) noexcept {
+  constexpr std::size_t kLanes = sizeof(V) / sizeof(float);
+  float wide[kLanes];
+  for (std::size_t i = 0; i < kLanes; ++i) wide[i] = widen(p[i]);
+  return simd::load<V>(wide);
+}
+
+/// The same in one instruction or two, where the instruction set has them.
+template <class V>
+NHA_INLINE V widen_vector(const bfloat16* p) noexcept {
+#if !defined(NHA_DETAIL_NO_VECTORS)
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64)
+    return V(_mm512_castsi512_ps(_mm512_slli_epi32(
+        _mm512_cvtepu16_epi32(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))), 16)));
+#endif
+#if defined(__AVX2__)
+  if constexpr (sizeof(V) == 32)
+    return V(_mm256_castsi256_ps(_mm256_slli_epi32(
+        _mm256_cvtepu16_epi32(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))), 16)));
+#endif
+#if defined(__SSE2__)
+  if constexpr (sizeof(V) == 16)
+    return V(_mm_castsi128_ps(_mm_unpacklo_epi16(
+        _mm_setzero_si128(), _mm_loadl_epi64(reinterpret_cast<const __m128i*>(p)))));
+#elif defined(__aarch64__)
+  if constexpr (sizeof(V) == 16)
+    return V(vreinterpretq_f32_u32(
+        vshll_n_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p)), 16)));
+#endif
+#endif
+  return widen_each<V>(p);
+}
+template <class V>
+NHA_INLINE V widen_vector(const float16* p) noexcept {
+#if !defined(NHA_DETAIL_NO_VECTORS)
+#if defined(__AVX512F__)
+  if constexpr (sizeof(V) == 64)
+    return V(_mm512_cvtph_ps(_mm256_loadu_si256(reinterpret_cast<const __m256i*>(p))));
+#endif
+#if defined(__F16C__)
+  if constexpr (sizeof(V) == 32)
+    return V(_mm256_cvtph_ps(_mm_loadu_si128(reinterpret_cast<const __m128i*>(p))));
+  if constexpr (sizeof(V) == 16)
+    return V(_mm_cvtph_ps(_mm_loadl_epi64(reinterpret_cast<const __m128i*>(p))));
+#elif defined(__aarch64__)
+  if constexpr (sizeof(V) == 16)
+    return V(
+        vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(reinterpret_cast<const std::uint16_t*>(p)))));
+#endif
+#endif
+  return widen_each<V>(p);
+}
+
+}  // namespace detail
+
+/// A vector of stored numbers, widened if they are of a half type.
+template <class V, class T>
+NHA_INLINE V load_wide(const T* p) noexcept {
+  if constexpr (std::is_same_v<T, accumulate_t<T>>)
+    return simd::load<V>(p);
+  else
+    return detail::widen_vector<V>(p);
+}
 
 /// All lanes equal to x.
 template <class T, class Arch>

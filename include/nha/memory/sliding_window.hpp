@@ -55,6 +55,18 @@ struct SlidingWindowView {
     return value + row(position) * value_stride();
   }
 
+  /// The `count` tokens from `oldest` on, at most `capacity`, as runs of neighbouring rows: calls
+  /// f(first token of the run, counted from `oldest`; its key row; its value row; tokens) once, or
+  /// twice where the ring wraps.
+  template <class F>
+  NHA_INLINE void for_runs(std::int64_t oldest, Index count, F&& f) const noexcept {
+    if (count == 0) return;
+    const Index first = row(oldest);
+    const Index before_wrap = std::min(count, capacity - first);
+    f(Index{0}, key + first * key_stride(), value + first * value_stride(), before_wrap);
+    if (before_wrap < count) f(before_wrap, key, value, count - before_wrap);
+  }
+
   /// Stores a token, in place of the one `capacity` tokens before it. A null key or value leaves
   /// that part of the row as it is.
   NHA_INLINE void push(std::int64_t position, const T* token_key,

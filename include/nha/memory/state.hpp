@@ -10,6 +10,7 @@
 #include <nha/core/error.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/tensor_view.hpp>
+#include <nha/cpu/subnormals.hpp>
 #include <nha/memory/pending_tokens.hpp>
 #include <nha/memory/sliding_window.hpp>
 #include <nha/memory/slot_memory.hpp>
@@ -156,6 +157,7 @@ class AttentionState {
                    "; the state keeps ", max_rollback_, " and can now go back ",
                    h.tokens_seen - h.oldest_reachable);
     if (tokens == 0) return;
+    const FlushSubnormals flush;  // as when the tokens first entered
     const std::int64_t start = std::max(target - target % max_rollback_, h.history_begin);
     for (Index i = 0; i < shape_.kv_heads; ++i) {
       const Head memories = head(sequence, i);

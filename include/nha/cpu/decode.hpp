@@ -1,0 +1,253 @@
+// SPDX-License-Identifier: MIT
+// One token against the memories of a head: passes that update a memory and read it for all queries
+// of the group at once, so that each number is moved once.
+//
+// Slot keys lie transposed, [Dk, padded(M)], so logits of neighbouring slots are one vector; window
+// keys lie in rows, and the sums of as many rows as a vector has lanes end in one vector.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/cpu/simd.hpp>
+#include <nha/memory/sliding_window.hpp>
+#include <nha/memory/slot_memory.hpp>
+
+#include <algorithm>
+#include <cstdint>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// A token that enters the slots: retention and write strengths [padded(M)], slot key [padded(Dk)]
+/// and value [padded(Dv)].
+template <class Acc>
+struct EnteringToken {
+  const Acc* retention;
+  const Acc* write;
+  const Acc* key;
+  const Acc* value;
+};
+
+/// A row of numbers for each query of a group.
+template <class T>
+struct QueryRows {
+  T* data;
+  Index stride;
+};
+
+namespace detail {
+
+/// Calls f with `count`, 1 to Most, as a constant.
+template <int Most, class F>
+NHA_INLINE void with_count(Index count, F&& f) noexcept {
+  if constexpr (Most > 1) {
+    if (count < Most) return with_count<Most - 1>(count, f);
+  }
+  f(std::integral_constant<int, Most>());
+}
+
+/// Calls f(rows, vectors, first query, first column), the counts constants, for tiles that cover
+/// `queries` rows of `columns` numbers, a multiple of kRowPadding. A tile's sums fit in registers.
+/// All queries of some columns come before the next columns, so that the later ones find what the
+/// first has read in the nearest cache.
+template <class Acc, class Arch, class F>
+NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
+  constexpr Index kLanes = simd::lanes<Acc, Arch>;
+  constexpr int kWide = 4;
+  constexpr int kNarrow = static_cast<int>(std::min<Index>(2, kRowPadding / kLanes));
+  constexpr int kRows = 4;
+  // With 16 registers a wide tile has room for the sums of one query only.
+  constexpr int kWideRows = simd::registers >= 32 ? kRows : 1;
+  const auto sweep = [&](auto most_rows, auto vectors, Index column) {
+    for (Index first = 0; first < queries; first += most_rows)
+      with_count<most_rows>(std::min<Index>(most_rows, queries - first),
+                            [&](auto rows) { f(rows, vectors, first, column); });
+  };
+  Index column = 0;
+  if (queries <= kWideRows || kWideRows == kRows)
+    for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
+      sweep(std::integral_constant<int, kWideRows>(), std::integral_constant<int, kWide>(), column);
+  for (; column < columns; column += kNarrow * kLanes)
+    sweep(std::integral_constant<int, kRows>(), std::integral_constant<int, kNarrow>(), column);
+}
+
+}  // namespace detail
+
+/// Logits [queries, padded(M)] of queries [queries, padded(Dk)] against the slot keys, after the
+/// token has entered them (null: none does): key <- retention . key + write (x) token key.
+template <class Arch = simd::default_arch, class Acc, Index KeyDim, Index ValueDim, Index Slots>
+void score_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
+                 const EnteringToken<Acc>* token, Index queries, QueryRows<const Acc> query,
+                 QueryRows<Acc> logits) noexcept {
+  using V = simd::vec<Acc, Arch>;
+  constexpr Index kLanes = simd::lanes<Acc, Arch>;
+  const auto tile = [&](auto rows, auto vectors, Index first, Index slot, auto enters)
+      __attribute__((always_inline)) {
+    constexpr int kRows = decltype(rows)::value;
+    constexpr int kVectors = decltype(vectors)::value;
+    V keep[kVectors], add[kVectors], sum[kRows][kVectors];
+    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      if constexpr (enters) {
+        keep[v] = simd::load<V>(token->retention + slot + v * kLanes);
+        add[v] = simd::load<V>(token->write + slot + v * kLanes);
+      }
+      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
+    });
+    const Acc* from = query.data + first * query.stride;
+    for (Index d = 0; d < slots.key_dim; ++d) {
+      Acc* at = slots.key + d * slots.key_stride() + slot;
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        V key = simd::load<V>(at + v * kLanes);
+        if constexpr (enters) {
+          key = simd::fma(keep[v], key, add[v] * V(token->key[d]));
+          simd::store(at + v * kLanes, key);
+        }
+        simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+          sum[r][v] = simd::fma(V(from[r * query.stride + d]), key, sum[r][v]);
+        });
+      });
+    }
+    simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        simd::store(logits.data + (first + r) * logits.stride + slot + v * kLanes, sum[r][v]);
+      });
+    });
+  };
+  detail::for_decode_tiles<Acc, Arch>(
+      queries, slots.key_stride(),
+      [&](auto rows, auto vectors, Index first, Index slot) __attribute__((always_inline)) {
+        if (token != nullptr && first == 0)  // later queries read what is there
+          tile(rows, vectors, first, slot, std::true_type());
+        else
+          tile(rows, vectors, first, slot, std::false_type());
+      });
+}
+
+/// Output [queries, padded(Dv)] = weights [queries, M] * slot values, after the token has entered
+/// them: value <- retention . value + write (x) token value.
+template <class Arch = simd::default_arch, class Acc, Index KeyDim, Index ValueDim, Index Slots>
+void read_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
+                const EnteringToken<Acc>* token, Index queries, QueryRows<const Acc> weights,
+                QueryRows<Acc> output) noexcept {
+  using V = simd::vec<Acc, Arch>;
+  constexpr Index kLanes = simd::lanes<Acc, Arch>;
+  const auto tile = [&](auto rows, auto vectors, Index first, Index column, auto enters)
+      __attribute__((always_inline)) {
+    constexpr int kRows = decltype(rows)::value;
+    constexpr int kVectors = decltype(vectors)::value;
+    V entering[kVectors], sum[kRows][kVectors];
+    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      if constexpr (enters) entering[v] = simd::load<V>(token->value + column + v * kLanes);
+      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
+    });
+    const Acc* from = weights.data + first * weights.stride;
+    for (Index m = 0; m < slots.slots; ++m) {
+      Acc* at = slots.value + m * slots.value_stride() + column;
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        V value = simd::load<V>(at + v * kLanes);
+        if constexpr (enters) {
+          value = simd::fma(V(token->retention[m]), value, V(token->write[m]) * entering[v]);
+          simd::store(at + v * kLanes, value);
+        }
+        simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+          sum[r][v] = simd::fma(V(from[r * weights.stride + m]), value, sum[r][v]);
+        });
+      });
+    }
+    simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        simd::store(output.data + (first + r) * output.stride + column + v * kLanes, sum[r][v]);
+      });
+    });
+  };
+  detail::for_decode_tiles<Acc, Arch>(
+      queries, slots.value_stride(),
+      [&](auto rows, auto vectors, Index first, Index column) __attribute__((always_inline)) {
+        if (token != nullptr && first == 0)
+          tile(rows, vectors, first, column, std::true_type());
+        else
+          tile(rows, vectors, first, column, std::false_type());
+      });
+}
+
+/// Logits [queries, visible] of queries [queries, padded(Dk)] against the window's tokens from
+/// `oldest` on.
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim>
+void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int64_t oldest,
+                  Index visible, Index queries, QueryRows<const accumulate_t<T>> query,
+                  QueryRows<accumulate_t<T>> logits) noexcept {
+  using Acc = accumulate_t<T>;
+  using V = simd::vec<Acc, Arch>;
+  constexpr Index kLanes = simd::lanes<Acc, Arch>;
+  const Index stride = window.key_stride();
+  const auto block = [&](const T* key, Index count, Index index) __attribute__((always_inline)) {
+    for (Index g = 0; g < queries; ++g) {
+      V sum[kLanes];
+      simd::unroll<kLanes>([&](auto r) __attribute__((always_inline)) { sum[r] = V(Acc{0}); });
+      for (Index d = 0; d < stride; d += kLanes) {
+        const V q = simd::load<V>(query.data + g * query.stride + d);
+        simd::unroll<kLanes>([&](auto r) __attribute__((always_inline)) {
+          const Index row = std::min<Index>(r, count - 1);  // rows past the last repeat it
+          sum[r] = simd::fma(q, simd::load_wide<V>(key + row * stride + d), sum[r]);
+        });
+      }
+      const V sums = simd::reduce_add_each(sum);
+      Acc* to = logits.data + g * logits.stride + index;
+      if (count >= kLanes) {
+        simd::store(to, sums);
+      } else {
+        Acc some[kLanes];
+        simd::store(some, sums);
+        std::copy_n(some, count, to);
+      }
+    }
+  };
+  window.for_runs(oldest, visible, [&](Index first, const T* key, const T*, Index count) {
+    Index i = 0;
+    for (; i + kLanes <= count; i += kLanes) block(key + i * stride, kLanes, first + i);
+    if (i < count) block(key + i * stride, count - i, first + i);
+  });
+}
+
+/// Output [queries, padded(Dv)] += weights [queries, visible] * the values of the window's tokens
+/// from `oldest` on.
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim>
+void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int64_t oldest,
+                 Index visible, Index queries, QueryRows<const accumulate_t<T>> weights,
+                 QueryRows<accumulate_t<T>> output) noexcept {
+  using Acc = accumulate_t<T>;
+  using V = simd::vec<Acc, Arch>;
+  constexpr Index kLanes = simd::lanes<Acc, Arch>;
+  const Index stride = window.value_stride();
+  window.for_runs(oldest, visible, [&](Index index, const T*, const T* value, Index count) {
+    detail::for_decode_tiles<Acc, Arch>(
+        queries, stride,
+        [&](auto rows, auto vectors, Index first, Index column) __attribute__((always_inline)) {
+          constexpr int kRows = decltype(rows)::value;
+          constexpr int kVectors = decltype(vectors)::value;
+          Acc* to = output.data + first * output.stride + column;
+          const Acc* from = weights.data + first * weights.stride + index;
+          V sum[kRows][kVectors];
+          simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+              sum[r][v] = simd::load<V>(to + r * output.stride + v * kLanes);
+            });
+          });
+          for (Index i = 0; i < count; ++i) {
+            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+              const V at = simd::load_wide<V>(value + i * stride + column + v * kLanes);
+              simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+                sum[r][v] = simd::fma(V(from[r * weights.stride + i]), at, sum[r][v]);
+              });
+            });
+          }
+          simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+              simd::store(to + r * output.stride + v * kLanes, sum[r][v]);
+            });
+          });
+        });
+  });
+}
+
+NHA_ISA_NAMESPACE_END
