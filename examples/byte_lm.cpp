@@ -18,7 +18,6 @@
 #include <nha/io/mapped_file.hpp>
 #include <nha/io/new_file.hpp>
 #include <nha/layer/language_model.hpp>
-#include <nha/layer/weights.hpp>
 #include <nha/parallel/thread_pool.hpp>
 
 #include <algorithm>
@@ -111,18 +110,6 @@ std::string file_name(const std::string& path) {
 
 // ---- The model ----
 
-Index parameters_of(const Model& model) {
-  nha::LanguageModelWeights<float> none;
-  none.layers.resize(static_cast<std::size_t>(model.options().layers));
-  Index count = 0;
-  nha::visit_weights(model.options(), none, [&](const auto&, const auto&, const auto& extents) {
-    Index product = 1;
-    for (Index extent : extents) product *= extent;
-    count += product;
-  });
-  return count;
-}
-
 Model load(const std::string& folder) {
   Model model = nha::load_language_model<float>(folder);
   nha::check_format(model.options().vocabulary == kVocabulary, folder, ": a model of ",
@@ -140,7 +127,7 @@ void describe(const Model& model, const std::string& folder, double load_seconds
               shape.query_heads, shape.kv_heads, shape.key_dim);
   std::printf("two memories  %td slots for the whole past, a window of the last W = %s bytes\n",
               shape.slots, windows_of(model.make_state()).c_str());
-  std::printf("parameters    %s, loaded in %.1f ms\n\n", grouped(parameters_of(model)).c_str(),
+  std::printf("parameters    %s, loaded in %.1f ms\n\n", grouped(model.parameters()).c_str(),
               1000 * load_seconds);
 }
 

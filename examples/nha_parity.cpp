@@ -17,6 +17,7 @@
 #include <cstdio>
 #include <exception>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -82,12 +83,6 @@ Error compare(const nha::Tensor<T, Rank>& value, const nha::Tensor<double, Rank>
   return error;
 }
 
-/// Tokens [first, first + count) of the batch axis's every row.
-template <class View>
-View tokens_of(const View& view, Index first, Index count) {
-  return view.data() == nullptr ? view : View(view.template slice<1>(first, count));
-}
-
 template <class T>
 class CaseRunner {
  public:
@@ -105,9 +100,9 @@ class CaseRunner {
 
   nha::AttentionResults<T> run() {
     if (options_.split == 0) {
-      run_piece(inputs_, 0, case_.tokens);
+      run_piece(0, case_.tokens, case_.cu_seqlens);
     } else if (case_.cu_seqlens.empty()) {
-      run_pieces(inputs_, 0, case_.tokens);
+      run_pieces();
     } else {
       for (std::size_t n = 0; n + 1 < case_.cu_seqlens.size(); ++n) run_sequence(n);
     }
@@ -124,27 +119,20 @@ class CaseRunner {
       const Index count = std::min(options_.split, last - t);
       std::vector<std::int64_t> offsets(case_.cu_seqlens.size(), 0);
       std::fill(offsets.begin() + static_cast<std::ptrdiff_t>(sequence) + 1, offsets.end(), count);
-      auto inputs = inputs_;
-      inputs.cu_seqlens = offsets;
-      run_piece(inputs, t, count);
+      run_piece(t, count, offsets);
     }
   }
-  void run_pieces(const nha::AttentionInputs<T>& inputs, Index first, Index last) {
-    for (Index t = first; t < last; t += options_.split)
-      run_piece(inputs, t, std::min(options_.split, last - t));
+  void run_pieces() {
+    for (Index t = 0; t < case_.tokens; t += options_.split)
+      run_piece(t, std::min(options_.split, case_.tokens - t), {});
   }
-  void run_piece(nha::AttentionInputs<T> inputs, Index first, Index count) {
-    inputs.q_window = tokens_of(inputs.q_window, first, count);
-    inputs.k_window = tokens_of(inputs.k_window, first, count);
-    inputs.q_slot = tokens_of(inputs.q_slot, first, count);
-    inputs.k_slot = tokens_of(inputs.k_slot, first, count);
-    inputs.v = tokens_of(inputs.v, first, count);
-    inputs.log_gate = tokens_of(inputs.log_gate, first, count);
-    inputs.write = tokens_of(inputs.write, first, count);
-    const nha::AttentionOutputs<T> outputs{
-        .o = tokens_of(results_.o.view(), first, count),
-        .lse = tokens_of(results_.lse.view(), first, count),
-        .slot_share = tokens_of(results_.slot_share.view(), first, count)};
+  void run_piece(Index first, Index count, std::span<const std::int64_t> cu_seqlens) {
+    auto inputs = inputs_.tokens(first, count);
+    inputs.cu_seqlens = cu_seqlens;
+    const auto outputs =
+        nha::AttentionOutputs<T>{
+            .o = results_.o, .lse = results_.lse, .slot_share = results_.slot_share}
+            .tokens(first, count);
     if (options_.algorithm == nha::Algorithm::recurrent && options_.split == 1)
       nha::step(inputs, state_, outputs, workspace_);
     else

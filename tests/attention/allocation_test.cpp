@@ -24,6 +24,11 @@ __attribute__((noinline)) void* counted(std::size_t bytes, std::size_t alignment
 }
 }  // namespace
 
+#if defined(__GNUC__) && !defined(__clang__)
+// Inlined, GCC sees malloc's memory given to free by way of operators it takes for the usual ones.
+#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
+#endif
+
 void* operator new(std::size_t bytes) {
   return counted(bytes, alignof(std::max_align_t));
 }
@@ -101,6 +106,32 @@ TEST(Allocation, StepAndPrefillWithAWorkspaceMakeNone) {
   expect_no_allocation<double>({.window = 0}, shape);
   expect_no_allocation<nha::bfloat16>({.window = 200}, shape);
   expect_no_allocation<float>({.window = 9, .empty_slots = nha::EmptySlots::mass_corrected}, shape);
+}
+
+TEST(Allocation, WhatIsReservedBeforehandDoesWhileTheWindowFills) {
+  for (const Index window : {100, 600, 1100})
+    for (const Index piece : {5, 64}) {
+      const RandomCase<float> c({.tokens = 1200, .group = 2});
+      AttentionState<float> state(c.attention_shape(), {.window = window});
+      CaseOutputs<float> out(c.shape);
+      nha::Workspace workspace;
+      workspace.reserve(nha::prefill_workspace_bytes(state, 2, piece));
+      const long before = allocations;
+      for (Index t = 0; t + piece <= 1200; t += piece)
+        nha::prefill(token_range(c.inputs(), t, piece), state, out.tokens(t, piece), workspace);
+      EXPECT_EQ(allocations, before) << window << ' ' << piece;
+    }
+}
+
+TEST(Allocation, AWorkspaceThatGrowsStepByStepDoesSoInFewSteps) {
+  const RandomCase<float> c({.tokens = 1024});
+  AttentionState<float> state(c.attention_shape(), {.window = 1024});
+  CaseOutputs<float> out(c.shape);
+  nha::Workspace workspace;
+  const long before = allocations;
+  for (Index t = 0; t < 1024; t += 8)
+    nha::prefill(token_range(c.inputs(), t, 8), state, out.tokens(t, 8), workspace);
+  EXPECT_LT(allocations, before + 10);
 }
 
 TEST(Allocation, AStateMakesOneForItsMemory) {

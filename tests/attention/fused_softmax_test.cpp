@@ -45,7 +45,7 @@ std::vector<double> plain_softmax(const std::vector<Source>& sources, Index valu
 
 template <class Softmax>
 void read(Softmax& softmax, const Source& source) {
-  softmax.template read<double>(source.logits, source.values);
+  softmax.read(source.logits, source.values);
 }
 
 TEST(FusedSoftmax, SourcesReadInPiecesGiveOneSoftmax) {
@@ -104,7 +104,7 @@ TEST(FusedSoftmax, HugeLogitsDoNotOverflow) {
   values(0, 0) = 5;
   values(1, 0) = 9;
   FusedSoftmax<float> softmax(1);
-  softmax.read<float>(logits, values);
+  softmax.read(logits, values);
   Tensor<float, 1> output({1});
   softmax.finish(output);
   EXPECT_EQ(output(0), 5.0f);
@@ -132,9 +132,9 @@ TEST(FusedSoftmax, ReadReturnsWhatEarlierSourcesKeep) {
   high(0) = 2;
   Tensor<double, 2> value({1, 1});
   FusedSoftmax<double> softmax(1);
-  softmax.read<double>(low, value);
-  EXPECT_NEAR(softmax.read<double>(high, value), std::exp(-2.0), 1e-15);
-  EXPECT_EQ(softmax.read<double>(low, value), 1.0);
+  softmax.read(low, value);
+  EXPECT_NEAR(softmax.read(high, value), std::exp(-2.0), 1e-15);
+  EXPECT_EQ(softmax.read(low, value), 1.0);
 }
 
 TEST(FusedSoftmax, ReadsHalfTypesInFloat) {
@@ -143,7 +143,7 @@ TEST(FusedSoftmax, ReadsHalfTypesInFloat) {
   values(0, 0) = nha::bfloat16(1.0f);
   values(1, 0) = nha::bfloat16(2.0f);
   FusedSoftmax<float> softmax(1);
-  softmax.read<nha::bfloat16>(logits, values);
+  softmax.read(logits, values);
   Tensor<float, 1> output({1});
   softmax.finish(output);
   EXPECT_FLOAT_EQ(output(0), 1.5f);
@@ -155,6 +155,43 @@ TEST(FusedSoftmax, RefusesShapesThatDoNotFit) {
   NHA_EXPECT_ERROR(read(softmax, source), nha::ArgumentError, "values is [3, 5]; expected [3, 4]");
   EXPECT_EQ(softmax.lse(), -INFINITY);
   NHA_EXPECT_ERROR(FusedSoftmax<double>(-1), nha::ArgumentError, "value_dim is -1");
+  NHA_EXPECT_ERROR(FusedSoftmax<double>(Index{1} << 62), nha::ArgumentError,
+                   "value_dim is 4611686018427387904; expected 0 to 16777216");
+}
+
+TEST(FusedSoftmax, RefusesTensorsWithoutData) {
+  FusedSoftmax<double> softmax(5);
+  Source source = random_source(3, 5, 9);
+  double* const none = nullptr;
+  using Logits = nha::TensorView<const double, nha::Dynamic>;
+  using Values = nha::TensorView<const double, nha::Dynamic, nha::Dynamic>;
+  NHA_EXPECT_ERROR(softmax.read(Logits(none, {3}), source.values), nha::ArgumentError,
+                   "logits has no data");
+  NHA_EXPECT_ERROR(softmax.read(source.logits, Values(none, {3, 5})), nha::ArgumentError,
+                   "values has no data");
+  EXPECT_EQ(softmax.lse(), -INFINITY);
+  NHA_EXPECT_ERROR(softmax.finish(nha::TensorView<double, nha::Dynamic>(none, {5})),
+                   nha::ArgumentError, "o has no data");
+  softmax.read(Logits(), Values(none, {0, 5}));
+  EXPECT_EQ(softmax.lse(), -INFINITY);
+}
+
+TEST(FusedSoftmax, ReadsTensorsAndViewsOfEveryKind) {
+  Source source = random_source(3, 5, 9);
+  FusedSoftmax<double> owner(5), changeable(5), fixed(5);
+  owner.read(source.logits, source.values);
+  changeable.read(source.logits.view(), source.values.view());
+  fixed.read(source.logits, nha::TensorView<const double, 3, 5>(source.values.data(), {3, 5}));
+  EXPECT_EQ(changeable.lse(), owner.lse());
+  EXPECT_EQ(fixed.lse(), owner.lse());
+  Tensor<double, 1> a({5}), b({5}), c({5});
+  owner.finish(a);
+  changeable.finish(b);
+  fixed.finish(c);
+  for (Index d = 0; d < 5; ++d) {
+    EXPECT_EQ(a(d), b(d));
+    EXPECT_EQ(a(d), c(d));
+  }
 }
 
 }  // namespace

@@ -80,7 +80,9 @@ TEST_F(Validate, RefusesMissingData) {
       },
       "q_slot has no data");
   expect_refused([](Inputs&, Outputs& out) { out.o = {nullptr, {2, 6, 4, 4}}; }, "o has no data");
-  expect_refused([](Inputs& in, Outputs&) { in.k_window = {}; }, "k_window is [0, 0, 0, 0]");
+  expect_refused([](Inputs& in, Outputs&) { in.k_window = {}; },
+                 "k_window was left out; expected [2, 6, ");
+  expect_refused([](Inputs& in, Outputs&) { in.v = {}; }, "v was left out; expected [B, T, ");
 }
 
 TEST_F(Validate, RefusesStridesItCannotUse) {

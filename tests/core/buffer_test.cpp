@@ -9,6 +9,8 @@
 #include <memory_resource>
 #include <utility>
 
+#include "support/expect_error.hpp"
+
 namespace {
 
 using nha::Buffer;
@@ -61,7 +63,7 @@ TEST(Buffer, EveryByteComesFromTheResourceAndGoesBack) {
     EXPECT_EQ(resource.allocations, 1);
     EXPECT_EQ(resource.bytes_in_use, 100u);
     EXPECT_EQ(resource.least_alignment, nha::kAlignment);
-    const Buffer copy(buffer);
+    const Buffer copy(buffer, &resource);
     EXPECT_EQ(resource.bytes_in_use, 200u);
     EXPECT_EQ(copy.memory(), &resource);
   }
@@ -110,6 +112,60 @@ TEST(Buffer, MoveTakesTheMemory) {
   c = std::move(b);
   EXPECT_EQ(c.data(), memory);
   EXPECT_EQ(c.size(), 16u);
+}
+
+TEST(Buffer, CopiesUseTheDefaultResource) {
+  CountingResource resource;
+  const Buffer buffer(100, &resource);
+  const Buffer copy(buffer);
+  EXPECT_EQ(copy.memory(), std::pmr::get_default_resource());
+  EXPECT_EQ(resource.bytes_in_use, 100u);
+}
+
+TEST(Buffer, AssignmentKeepsTheResourceOfTheTarget) {
+  CountingResource ours, theirs;
+  {
+    for (std::size_t bytes : {8u, 100u, 0u}) {
+      SCOPED_TRACE(bytes);
+      Buffer target(8, &ours), source(bytes, &theirs);
+      if (bytes > 0) source.data()[bytes - 1] = std::byte{3};
+      target = source;
+      EXPECT_EQ(target.memory(), &ours);
+      EXPECT_EQ(target.size(), bytes);
+      EXPECT_EQ(ours.bytes_in_use, bytes);
+
+      Buffer moved_to(8, &ours);
+      moved_to = std::move(source);
+      EXPECT_EQ(moved_to.memory(), &ours);
+      EXPECT_EQ(moved_to.size(), bytes);
+      EXPECT_EQ(ours.bytes_in_use, 2 * bytes);
+      if (bytes > 0) {
+        EXPECT_EQ(moved_to.data()[bytes - 1], std::byte{3});
+      }
+      EXPECT_EQ(source.size(), 0u);  // NOLINT: a moved-from buffer is empty
+      EXPECT_EQ(theirs.bytes_in_use, 0u);
+    }
+  }
+  EXPECT_EQ(ours.bytes_in_use, 0u);
+}
+
+TEST(Buffer, MoveAssignmentEmptiesTheOther) {
+  Buffer a(16), b(32);
+  const std::byte* memory = b.data();
+  a = std::move(b);
+  EXPECT_EQ(a.data(), memory);
+  EXPECT_EQ(b.data(), nullptr);  // NOLINT: a moved-from buffer is empty
+  EXPECT_EQ(b.size(), 0u);
+  Buffer& self = a;
+  a = std::move(self);
+  EXPECT_EQ(a.data(), memory);
+  EXPECT_EQ(a.size(), 32u);
+}
+
+TEST(Buffer, BytesBeyondAnyMemoryAreRefused) {
+  nha::check_bytes("a thing", 1e12);
+  NHA_EXPECT_ERROR(nha::check_bytes("a thing", 1e30), nha::ArgumentError,
+                   "a thing of 1e+30 bytes does not fit in memory");
 }
 
 TEST(Buffer, PaddedRoundsUp) {

@@ -75,7 +75,7 @@ TEST(Options, DelayMustLieInTheWindow) {
                    "slot_delay is -1; expected 0 to the window, 4");
   // One delay for windows of unlike length must fit the shortest.
   NHA_EXPECT_ERROR(nha::validate({.slot_delay = 3, .head_windows = {8, 2}}, 2), ArgumentError,
-                   "slot_delay is 3; expected 0 to the window, 2");
+                   "slot_delay is 3; expected 0 to the window of head 1, 2");
 }
 
 TEST(Options, HeadWindowsNeedOneEntryPerHead) {

@@ -7,6 +7,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory_resource>
+#include <new>
 #include <utility>
 
 #include "support/expect_error.hpp"
@@ -46,6 +47,48 @@ TEST(Tensor, CopiesAreDeepAndMovesKeepTheMemory) {
   const Tensor<double, 1> moved = std::move(tensor);
   EXPECT_EQ(moved.data(), memory);
   EXPECT_EQ(moved(1), 7);
+}
+
+TEST(Tensor, MovedFromHasNoElementsAndNoExtents) {
+  Tensor<float, 2> a({2, 3});
+  const Tensor<float, 2> b = std::move(a);
+  EXPECT_EQ(a.extent(0), 0);  // NOLINT: what a moved-from tensor is
+  EXPECT_EQ(a.extent(1), 0);
+  EXPECT_EQ(a.size(), 0);
+  EXPECT_TRUE(a.view().empty());
+  Tensor<float, 2> c({4, 5}), d({1, 1});
+  d = std::move(c);
+  EXPECT_EQ(d.extent(1), 5);
+  EXPECT_EQ(c.extent(0), 0);  // NOLINT
+  EXPECT_EQ(c.size(), 0);
+  Tensor<float, 2>& self = d;
+  d = std::move(self);
+  EXPECT_EQ(d.extent(0), 4);
+  EXPECT_EQ(d.size(), 20);
+}
+
+TEST(Tensor, CopiesIntoAGivenResource) {
+  alignas(64) std::byte block[1024];
+  std::pmr::monotonic_buffer_resource resource(block, sizeof block,
+                                               std::pmr::null_memory_resource());
+  Tensor<float, 1> tensor({16});
+  tensor(15) = 4;
+  const Tensor<float, 1> copy(tensor, &resource);
+  EXPECT_EQ(reinterpret_cast<const std::byte*>(copy.data()), block);
+  EXPECT_EQ(copy(15), 4);
+}
+
+TEST(Tensor, AssignmentThatCannotAllocateChangesNothing) {
+#if NHA_HAS_EXCEPTIONS
+  alignas(64) std::byte block[64];
+  std::pmr::monotonic_buffer_resource resource(block, sizeof block,
+                                               std::pmr::null_memory_resource());
+  Tensor<float, 1> tensor({16}, &resource);
+  const Tensor<float, 1> larger({17});
+  EXPECT_THROW(tensor = larger, std::bad_alloc);
+  EXPECT_EQ(tensor.extent(0), 16);
+  EXPECT_EQ(tensor.size(), 16);
+#endif
 }
 
 TEST(Tensor, AssignmentTakesTheOtherShape) {

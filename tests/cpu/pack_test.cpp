@@ -36,6 +36,33 @@ TEST(Pack, KeysLieSideBySideInPanels) {
   EXPECT_EQ(panels[48 + 16 + 3], 119.0f);  // token 19: second panel, column 3
 }
 
+template <class T>
+void check_columns(Index key_dim, Index column, Index count) {
+  using Acc = nha::accumulate_t<T>;
+  std::vector<T> keys(static_cast<std::size_t>(count * key_dim));
+  for (std::size_t i = 0; i < keys.size(); ++i) keys[i] = T(static_cast<float>(i % 251));
+  std::vector<Acc> panels(static_cast<std::size_t>(nha::padded(column + count) * key_dim), Acc{-1});
+  std::vector<Acc> expected = panels;
+  for (Index i = 0; i < count; ++i)
+    nha::pack_key_column(&keys[static_cast<std::size_t>(i * key_dim)], key_dim, column + i,
+                         expected.data());
+  nha::pack_key_columns<T>(
+      count, [&](Index i) { return &keys[static_cast<std::size_t>(i * key_dim)]; }, key_dim, column,
+      panels.data());
+  EXPECT_EQ(panels, expected) << key_dim << ' ' << column << ' ' << count;
+}
+
+TEST(Pack, ManyKeysAreWhatTheyAreOneByOne) {
+  for (const Index key_dim : {1, 3, 4, 18, 64})
+    for (const Index column : {0, 1, 3, 4, 14, 16, 29})
+      for (const Index count : {1, 2, 4, 7, 16, 35}) {
+        check_columns<float>(key_dim, column, count);
+        check_columns<double>(key_dim, column, count);
+        check_columns<nha::bfloat16>(key_dim, column, count);
+        check_columns<nha::float16>(key_dim, column, count);
+      }
+}
+
 template <class Arch>
 class PackGates : public ::testing::Test {};
 TYPED_TEST_SUITE(PackGates, nha_test::Architectures);

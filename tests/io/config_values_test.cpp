@@ -66,7 +66,7 @@ TEST(ConfigValues, WrongTypesAreNamed) {
 }
 
 TEST(ConfigValues, SizesHaveARange) {
-  EXPECT_EQ(one("16777216").size("k", 1), ConfigValues::kLargest);
+  EXPECT_EQ(one("16777216").size("k", 1), nha::kLargestSize);
   NHA_EXPECT_ERROR(one("16777217").size("k", 1), FormatError,
                    "a.json: k is 16777217; expected 1 to 16777216");
   NHA_EXPECT_ERROR(one("0").size("k", 1), FormatError, "k is 0; expected 1");

@@ -14,6 +14,7 @@
 #include <vector>
 
 #include "layer/direct_layer.hpp"
+#include "layer/watching_memory.hpp"
 #include "support/expect_error.hpp"
 #include "support/random_model.hpp"
 #include "support/run_model.hpp"
@@ -154,6 +155,16 @@ TEST(LanguageModel, AlgorithmsOfTheOperatorAgree) {
     }
     EXPECT_LT(largest_difference(found[1], found[0]), 1e-11);
     EXPECT_LT(largest_difference(found[2], found[0]), 1e-11);
+  }
+}
+
+TEST(LanguageModel, KnowsTheNumberOfItsWeights) {
+  for (bool tied : {false, true}) {
+    ModelOptions options = small_model();
+    options.tied_head = tied;
+    // Embeddings and head, the last norm, and two layers: two norms, q, k, v, f, o, g_norm, SwiGLU.
+    const Index layer = 2 * 12 + 24 * 12 + 12 * 12 + 10 * 12 + 6 * 12 + 12 * 20 + 20 + 3 * 20 * 12;
+    EXPECT_EQ(random_model<float>(options).parameters(), (tied ? 1 : 2) * 11 * 12 + 12 + 2 * layer);
   }
 }
 
@@ -316,6 +327,50 @@ TEST_F(ModelErrors, ShapesThatDoNotFitAreNamed) {
   refuses("chunk is -1; expected 0 or more", {.attention = {.chunk = -1}});
   tokens = random_tokens(3, 4, 11);
   refuses("the tokens are of 3 sequences; the state holds 2");
+}
+
+TEST_F(ModelErrors, OutputsWhoseElementsShareMemoryAreRefused) {
+  std::vector<float> memory(200);
+  const auto repeated =
+      [&](const nha::TensorView<float, Dynamic, Dynamic, Dynamic>::Sizes& strides) {
+        NHA_EXPECT_ERROR(
+            model.forward(tokens.view(), state,
+                          LanguageModel<float>::Logits(memory.data() + 40, {2, 4, 11}, strides),
+                          workspace),
+            ArgumentError, "logits has stride");
+        EXPECT_TRUE(state == before);
+      };
+  repeated({44, 0, 1});
+  repeated({0, 11, 1});
+  repeated({44, 10, 1});
+  repeated({44, -11, 1});
+  using View = nha::TensorView<float, Dynamic, Dynamic, Dynamic, Dynamic>;
+  refuses("hidden has stride 0", {.hidden = View(memory.data(), {2, 2, 4, 12}, {0, 0, 0, 1})});
+  refuses("slot_share has stride 0",
+          {.slot_share = View(memory.data(), {2, 2, 4, 4}, {16, 0, 4, 1})});
+}
+
+TEST_F(ModelErrors, LayersThatAreOutOfStepAreRefused) {
+  model.forward(tokens.view(), state, {}, workspace);
+  state.layer(1).reset(1);
+  before = state;
+  refuses("layer 1 of the state has seen 0 tokens of sequence 1; layer 0 has seen 4");
+  state.layer(1) = model.make_state({.batch = 1}).layer(1);
+  before = state;
+  refuses("layer 1 of the state holds 1 sequences; layer 0 holds 2");
+}
+
+TEST_F(ModelErrors, MemoryIsReservedForAllLayersBeforeTheFirstRuns) {
+  // The second layer needs more scratch memory than the first.
+  state = model.make_state({.batch = 2, .windows = {1, 300}});
+  before = state;
+  tokens = random_tokens(2, 100, 11);
+  WatchingMemory memory([&] { return state == before; });
+  LayerWorkspace watched{nha::Workspace(&memory), nha::Workspace(&memory)};
+  model.forward(tokens.view(), state, {}, watched);
+  EXPECT_EQ(state.tokens_seen(1), 100);
+  EXPECT_EQ(memory.allocations(), 2);
+  EXPECT_TRUE(memory.always());
 }
 
 TEST_F(ModelErrors, TokensWithoutDataAreRefused) {

@@ -162,6 +162,23 @@ TEST_F(LayerStateTest, AnEmptySequenceIsOneOfTheSameLayer) {
   EXPECT_EQ(single.tokens_seen(0), 5);
 }
 
+TEST_F(LayerStateTest, OptionsThatDoNotFitTheShapeAreRefused) {
+  const auto refuses = [](const LayerShape& shape, const LayerOptions& options,
+                          const char* message) {
+    NHA_EXPECT_ERROR(LayerState<double>(shape, options), ArgumentError, message);
+  };
+  LayerShape odd = kShape;
+  odd.key_dim = 5;
+  refuses(odd, nha::nha_v1(3), "key_dim is 5; the rotary embedding of the window needs an even");
+  EXPECT_EQ(LayerState<double>(odd, nha::gsa()).attention().shape().key_dim, 5);
+  LayerShape no_width = kShape;
+  no_width.hidden = 0;
+  refuses(no_width, nha::nha_v1(3), "hidden is 0");
+  LayerOptions options = convolving();
+  options.convolution_taps = -1;
+  refuses(kShape, options, "convolution_taps is -1");
+}
+
 TEST_F(LayerStateTest, BytesCountTheConvolutions) {
   LayerState<double> state = layer.make_state();
   const std::size_t empty = state.bytes();

@@ -77,4 +77,27 @@ TEST(Linear, RefusesShapesThatDoNotFit) {
                    "y of linear is [2, 3]; expected [2, 4]");
 }
 
+TEST(Linear, RefusesRowsThatOverlapOrHaveNoData) {
+  using Rows = nha::TensorView<float, nha::Dynamic, nha::Dynamic>;
+  Tensor<float, 2> x({9, 5}), weight({4, 5}), y({9, 4});
+  NHA_EXPECT_ERROR(nha::linear(Rows(x.data(), {9, 5}, {0, 1}), weight, y.view()),
+                   nha::ArgumentError, "x of linear has stride 0 between its rows");
+  NHA_EXPECT_ERROR(nha::linear(x, Rows(&weight(3, 0), {4, 5}, {-5, 1}), y.view()),
+                   nha::ArgumentError, "weight of linear has stride -5 between its rows");
+  NHA_EXPECT_ERROR(nha::linear(x, weight, Rows(y.data(), {9, 4}, {3, 1})), nha::ArgumentError,
+                   "y of linear has stride 3 between its rows");
+  NHA_EXPECT_ERROR(nha::linear(x, Rows(nullptr, {4, 5}), y.view()), nha::ArgumentError,
+                   "weight of linear has no data");
+}
+
+TEST(Linear, TakesASingleRowOfAnyStride) {
+  using Rows = nha::TensorView<float, nha::Dynamic, nha::Dynamic>;
+  const auto x = nha_test::random_tensor<float, 2>({1, 5});
+  const auto weight = nha_test::random_tensor<float, 2>({4, 5}, 2);
+  Tensor<float, 2> expected({1, 4}), found({1, 4});
+  nha::linear(x, weight, expected.view());
+  nha::linear(x.view()[0].insert_axis<0>(), weight, Rows(found.data(), {1, 4}, {-1, 1}));
+  for (Index o = 0; o < 4; ++o) EXPECT_EQ(found(0, o), expected(0, o));
+}
+
 }  // namespace

@@ -13,6 +13,7 @@
 #include <vector>
 
 #include "layer/direct_layer.hpp"
+#include "layer/watching_memory.hpp"
 #include "support/expect_error.hpp"
 #include "support/random_model.hpp"
 #include "support/run_model.hpp"
@@ -228,10 +229,10 @@ class LayerErrors : public testing::Test {
 };
 
 TEST_F(LayerErrors, ShapesThatDoNotFitAreRefused) {
-  refuses(x, {2, 3}, state, y, "x and y of the layer must be [6, 10]; one is [4, 10]");
+  refuses(x, {2, 3}, state, y, "x of the layer is [4, 10]; expected [6, 10]");
   refuses(x, {1, 4}, state, y, "the tokens are of 1 sequences; the state holds 2");
   Tensor<float, 2> narrow({4, kShape.hidden - 1});
-  refuses(x, {2, 2}, state, narrow, "one is [4, 9]");
+  refuses(x, {2, 2}, state, narrow, "y of the layer is [4, 9]; expected [4, 10]");
   Tensor<float, 3> share({2, 2, 3});
   NHA_EXPECT_ERROR(layer.forward(x, {2, 2}, state, y.view(), workspace, share.view()),
                    ArgumentError, "slot_share must be [2, 2, 4]");
@@ -239,15 +240,15 @@ TEST_F(LayerErrors, ShapesThatDoNotFitAreRefused) {
   const nha::TensorView<float, nha::Dynamic, nha::Dynamic> every_other(
       wide.data(), {4, kShape.hidden}, {2 * kShape.hidden, 2});
   NHA_EXPECT_ERROR(layer.forward(every_other, {2, 2}, state, y.view(), workspace), ArgumentError,
-                   "rows of x and y of the layer must be contiguous");
+                   "x of the layer has stride 2 along its last axis");
 }
 
 TEST_F(LayerErrors, MissingDataIsRefused) {
   const nha::TensorView<float, nha::Dynamic, nha::Dynamic> none(nullptr, {4, kShape.hidden});
   NHA_EXPECT_ERROR(layer.forward(none, {2, 2}, state, y.view(), workspace), ArgumentError,
-                   "x or y of the layer has no data");
+                   "x of the layer has no data");
   NHA_EXPECT_ERROR(layer.forward(x, {2, 2}, state, none, workspace), ArgumentError,
-                   "x or y of the layer has no data");
+                   "y of the layer has no data");
 }
 
 TEST_F(LayerErrors, StatesOfOtherLayersAreRefused) {
@@ -266,6 +267,69 @@ TEST_F(LayerErrors, StatesOfOtherLayersAreRefused) {
   LayerState<float> three(kShape, convolving, 2);
   NHA_EXPECT_ERROR(four.forward(x, {2, 2}, three, y.view(), workspace), ArgumentError,
                    "the state is that of a layer of another shape");
+}
+
+TEST_F(LayerErrors, OutputsWhoseElementsShareMemoryAreRefusedBeforeTheStateMoves) {
+  using Rows = nha::TensorView<float, nha::Dynamic, nha::Dynamic>;
+  LayerOptions convolving = options;
+  convolving.convolution_taps = 4;
+  const NativeHybridAttention<float> convolution(
+      kShape, convolving, random_attention_weights<float>(kShape, convolving));
+  LayerState<float> one = convolution.make_state();
+  const LayerState<float> before = one;
+  Tensor<float, 1> share({kShape.query_heads});
+  const NativeHybridAttention<float>::Share repeated(share.data(), {1, 4, kShape.query_heads},
+                                                     {0, 0, 1});
+  NHA_EXPECT_ERROR(convolution.forward(x, {1, 4}, one, y.view(), workspace, repeated),
+                   ArgumentError, "slot_share has stride 0 along axis 1");
+  EXPECT_TRUE(one == before);
+  const Rows overlapping(y.data(), y.extents(), {3, 1});
+  NHA_EXPECT_ERROR(convolution.forward(x, {1, 4}, one, overlapping, workspace), ArgumentError,
+                   "y of the layer has stride 3 between its rows");
+  EXPECT_TRUE(one == before);
+}
+
+TEST_F(LayerErrors, StatesWhosePartsDoNotBelongTogetherAreRefused) {
+  LayerOptions convolving = options;
+  convolving.convolution_taps = 4;
+  const NativeHybridAttention<float> convolution(
+      kShape, convolving, random_attention_weights<float>(kShape, convolving));
+  const auto refuses_state = [&](auto change, const char* message) {
+    LayerState<float> changed = convolution.make_state(2);
+    change(changed);
+    NHA_EXPECT_ERROR(convolution.forward(x, {2, 2}, changed, y.view(), workspace), ArgumentError,
+                     message);
+  };
+  refuses_state([](auto& of) { of.convolutions().pop_back(); }, "of a layer of another shape");
+  refuses_state([](auto& of) { of.convolutions()[2] = nha::ConvolutionState<float>(2, 9, 4); },
+                "of a layer of another shape");
+  refuses_state([](auto& of) { of.convolutions()[1] = nha::ConvolutionState<float>(1, 12, 4); },
+                "of a layer of another shape");
+  refuses_state([](auto& of) { of.convolutions()[1].begin_history(1, 3); },
+                "a convolution has seen 3 tokens of sequence 1; slots and window have seen 0");
+  LayerShape odd = kShape;
+  odd.key_dim = 5;
+  const NativeHybridAttention<float> slots_alone(odd, nha::gsa(),
+                                                 random_attention_weights<float>(odd, nha::gsa()));
+  LayerState<float> windowed = slots_alone.make_state(2);
+  windowed.attention() = nha::AttentionState<float>(windowed.attention().shape(), {.window = 3});
+  NHA_EXPECT_ERROR(slots_alone.forward(x, {2, 2}, windowed, y.view(), workspace), ArgumentError,
+                   "key_dim is 5; the rotary embedding");
+}
+
+TEST_F(LayerErrors, MemoryIsReservedBeforeTheStateMoves) {
+  LayerOptions convolving = options;
+  convolving.convolution_taps = 4;
+  const NativeHybridAttention<float> convolution(
+      kShape, convolving, random_attention_weights<float>(kShape, convolving));
+  LayerState<float> one = convolution.make_state();
+  const LayerState<float> before = one;
+  WatchingMemory memory([&] { return one == before; });
+  LayerWorkspace watched{nha::Workspace(&memory), nha::Workspace(&memory)};
+  convolution.forward(x, {1, 4}, one, y.view(), watched);
+  EXPECT_EQ(one.tokens_seen(0), 4);
+  EXPECT_EQ(memory.allocations(), 2);
+  EXPECT_TRUE(memory.always());
 }
 
 TEST_F(LayerErrors, WeightsThatDoNotFitTheOptionsAreRefused) {

@@ -21,7 +21,9 @@ constexpr Index kDim = 6;
 template <class T>
 Tensor<T, 3> turned(const Tensor<T, 3>& x, std::int64_t position, double theta = 10000) {
   Tensor<T, 2> cosine({1, kDim / 2}), sine({1, kDim / 2});
-  nha::rotary_row(position, theta, kDim, cosine.data(), sine.data());
+  double frequencies[kDim / 2];
+  nha::rotary_frequencies(theta, kDim, frequencies);
+  nha::rotary_row(position, frequencies, kDim / 2, cosine.data(), sine.data());
   Tensor<T, 3> out(x.extents());
   nha::rotate_half(x, cosine, sine, out.view());
   return out;

@@ -31,6 +31,7 @@ TEST(TokenBatch, PackedSequencesLieBetweenTheirOffsets) {
   EXPECT_EQ(tokens.count(0), 4);
   EXPECT_EQ(tokens.count(1), 0);
   EXPECT_EQ(tokens.count(2), 5);
+  EXPECT_EQ(tokens.longest(), 5);
   nha::validate(tokens, 3);
 }
 

@@ -26,7 +26,7 @@ struct ListWeights {
   void operator()(const std::string& name, const nha::Tensor<float, Rank>&,
                   const typename nha::Tensor<float, Rank>::Sizes& extents) {
     EXPECT_EQ(shapes.count(name), 0u) << name;
-    shapes[name] = nha::detail::CheckWeights::shape_text(extents);
+    shapes[name] = nha::detail::shape_text(extents);
   }
 };
 std::map<std::string, std::string> attention_list(const LayerShape& shape,

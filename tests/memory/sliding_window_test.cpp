@@ -4,6 +4,8 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <memory_resource>
 #include <vector>
 
 #include "support/expect_error.hpp"
@@ -123,6 +125,47 @@ TEST(SlidingWindow, RefusesWrongSizes) {
   NHA_EXPECT_ERROR(window.push(two, two), nha::ArgumentError, "value has 2 elements; expected 3");
   NHA_EXPECT_ERROR(window.push(two, spread), nha::ArgumentError, "contiguous");
   EXPECT_EQ(window.tokens_seen(), 0);
+}
+
+TEST(SlidingWindow, RefusesTokensWithoutData) {
+  SlidingWindow<float> window(4, 2, 3);
+  const std::vector<float> numbers(3);
+  using View = TensorView<const float, nha::Dynamic>;
+  const View two(numbers.data(), {2}), three(numbers.data(), {3});
+  const View no_two(static_cast<const float*>(nullptr), {2});
+  const View no_three(static_cast<const float*>(nullptr), {3});
+  NHA_EXPECT_ERROR(window.push(no_two, three), nha::ArgumentError, "key has no data");
+  NHA_EXPECT_ERROR(window.push(two, no_three), nha::ArgumentError, "value has no data");
+  EXPECT_EQ(window.tokens_seen(), 0);
+  SlidingWindow<float> without_keys(4, 0, 3);
+  without_keys.push({}, three);
+  EXPECT_EQ(without_keys.tokens_seen(), 1);
+}
+
+TEST(SlidingWindow, RefusesSizesWhoseProductCannotBe) {
+  constexpr Index kMost = nha::kLargestSize;
+  NHA_EXPECT_ERROR(SlidingWindow<float>(Index{1} << 60, 16, 16), nha::ArgumentError,
+                   "window is 1152921504606846976; expected 0 to 16777216");
+  NHA_EXPECT_ERROR(SlidingWindow<float>(4, kMost + 1, 16), nha::ArgumentError,
+                   "key_dim is 16777217");
+  NHA_EXPECT_ERROR(SlidingWindow<float>(kMost, kMost, kMost), nha::ArgumentError,
+                   "does not fit in memory");
+}
+
+TEST(SlidingWindow, IsReadWhereItIsConst) {
+  SlidingWindow<float> window(4, 2, 3);
+  push_token<float>(window, 5);
+  const SlidingWindow<float>& read = window;
+  EXPECT_EQ(read.key(0)(0), 5);
+  EXPECT_EQ(read.value(0)(2), 52);
+}
+
+TEST(SlidingWindow, UsesItsMemoryResource) {
+  alignas(64) std::byte block[1024];
+  std::pmr::monotonic_buffer_resource resource(block, sizeof block,
+                                               std::pmr::null_memory_resource());
+  SlidingWindow<float> window(4, 2, 3, &resource);
+  EXPECT_EQ(reinterpret_cast<std::byte*>(window.view().key), block);
 }
 
 }  // namespace

@@ -4,7 +4,9 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstddef>
 #include <limits>
+#include <memory_resource>
 #include <random>
 #include <vector>
 
@@ -179,6 +181,50 @@ TEST(SlotMemory, RefusesWrongSizes) {
   const TensorView<const float, nha::Dynamic> strided(spread.data(), {3}, {2});
   NHA_EXPECT_ERROR(memory.enter(row(gate), {}, row(key), strided), nha::ArgumentError,
                    "contiguous");
+}
+
+TEST(SlotMemory, RefusesTensorsWithoutData) {
+  SlotMemory<float> memory(2, 3, 1);
+  const std::vector<float> gate = {0}, key = {1, 1}, value = {1, 1, 1};
+  const auto none = [](Index size) {
+    return TensorView<const float, nha::Dynamic>(static_cast<const float*>(nullptr), {size});
+  };
+  NHA_EXPECT_ERROR(memory.enter(none(1), {}, row(key), row(value)), nha::ArgumentError,
+                   "log_gate has no data");
+  NHA_EXPECT_ERROR(memory.enter(row(gate), none(1), row(key), row(value)), nha::ArgumentError,
+                   "write has no data");
+  NHA_EXPECT_ERROR(memory.enter(row(gate), {}, none(2), row(value)), nha::ArgumentError,
+                   "key has no data");
+  NHA_EXPECT_ERROR(memory.enter(row(gate), {}, row(key), none(3)), nha::ArgumentError,
+                   "value has no data");
+  EXPECT_EQ(memory.mass()(0), 0);
+}
+
+TEST(SlotMemory, RefusesSizesWhoseProductCannotBe) {
+  constexpr Index kMost = nha::kLargestSize;
+  NHA_EXPECT_ERROR(SlotMemory<float>(Index{1} << 60, 16, 16), nha::ArgumentError,
+                   "key_dim is 1152921504606846976; expected 0 to 16777216");
+  NHA_EXPECT_ERROR(SlotMemory<float>(16, kMost + 1, 16), nha::ArgumentError, "value_dim is");
+  NHA_EXPECT_ERROR(SlotMemory<float>(16, 16, Index{1} << 62), nha::ArgumentError, "slots is");
+  NHA_EXPECT_ERROR(SlotMemory<float>(kMost, kMost, kMost), nha::ArgumentError,
+                   "does not fit in memory");
+}
+
+TEST(SlotMemory, IsReadWhereItIsConst) {
+  SlotMemory<float> memory(1, 1, 1);
+  enter<float>(memory, {0}, {2}, {3}, {4});
+  const SlotMemory<float>& read = memory;
+  EXPECT_EQ(read.keys()(0, 0), 6);
+  EXPECT_EQ(read.values()(0, 0), 8);
+  EXPECT_EQ(read.mass()(0), 2);
+}
+
+TEST(SlotMemory, UsesItsMemoryResource) {
+  alignas(64) std::byte block[1024];
+  std::pmr::monotonic_buffer_resource resource(block, sizeof block,
+                                               std::pmr::null_memory_resource());
+  SlotMemory<float> memory(2, 3, 1, &resource);
+  EXPECT_EQ(reinterpret_cast<std::byte*>(memory.view().key), block);
 }
 
 TEST(SlotMemory, RefusesBadGatesAndStrengthsAndWritesNothing) {

@@ -242,8 +242,9 @@ TEST(StateBytes, KeepInfinitiesAndNan) {
   CaseOutputs<float> out(c.shape);
   AttentionState<float> state = make_state(c, setting), loaded = state;
   step_range(c, state, out, 0, 9);
-  state.head(0, 0).slots.key_at(1, 1) = std::numeric_limits<float>::quiet_NaN();
-  state.head(0, 1).window.value_row(8)[2] = -INFINITY;
+  nha::detail::StateAccess::head(state, 0, 0).slots.key_at(1, 1) =
+      std::numeric_limits<float>::quiet_NaN();
+  nha::detail::StateAccess::head(state, 0, 1).window.value_row(8)[2] = -INFINITY;
   load_state(save_state(state, 0), loaded, 0);
   EXPECT_TRUE(loaded == state);
 }

@@ -85,6 +85,7 @@ TEST(AttentionState, RefusesSizesWhoseProductCannotBe) {
   NHA_EXPECT_ERROR(make({.kv_heads = kMost, .value_dim = kMost}), ArgumentError, message);
   NHA_EXPECT_ERROR(make({}, {.window = kHuge}), ArgumentError, message);
   NHA_EXPECT_ERROR(make({.kv_heads = 2}, {.head_windows = {0, kHuge}}), ArgumentError, message);
+  NHA_EXPECT_ERROR(make({.batch = 0}, {.window = kHuge}), ArgumentError, message);
 }
 
 TEST(AttentionState, StaticSizesMustBeTheShapes) {
@@ -92,11 +93,11 @@ TEST(AttentionState, StaticSizesMustBeTheShapes) {
   const Fixed state({.key_dim = 16, .value_dim = 32, .slots = 8});
   EXPECT_EQ(state.slot_v(0, 0).extent(1), 32);
   NHA_EXPECT_ERROR(Fixed({.key_dim = 8, .value_dim = 32, .slots = 8}), ArgumentError,
-                   "key_dim is 8; the state's type says 16");
+                   "key_dim is 8; the type says 16");
   NHA_EXPECT_ERROR(Fixed({.key_dim = 16, .value_dim = 16, .slots = 8}), ArgumentError,
-                   "value_dim is 16; the state's type says 32");
+                   "value_dim is 16; the type says 32");
   NHA_EXPECT_ERROR(Fixed({.key_dim = 16, .value_dim = 32, .slots = 9}), ArgumentError,
-                   "slots is 9; the state's type says 8");
+                   "slots is 9; the type says 8");
 }
 
 TEST(AttentionState, MayHaveNoSequences) {
@@ -104,7 +105,7 @@ TEST(AttentionState, MayHaveNoSequences) {
   state.reset();
   EXPECT_EQ(state.bytes(), 0u);
   EXPECT_TRUE(state == AttentionState<float>({.batch = 0}));
-  NHA_EXPECT_ERROR(state.reset(0), ArgumentError, "sequence is 0");
+  NHA_EXPECT_ERROR(state.reset(0), ArgumentError, "sequence is 0; the state holds no sequences");
 }
 
 TEST(AttentionState, RefusesPlacesItDoesNotHave) {
@@ -156,7 +157,7 @@ TEST(AttentionState, IsOneAllocationOfTheGivenResource) {
     state.reset(0);
     AttentionState<float> moved = std::move(state);
     EXPECT_EQ(memory.allocations, 1);
-    AttentionState<float> copy = moved;
+    AttentionState<float> copy(moved, &memory);
     EXPECT_EQ(memory.allocations, 2);
     copy = moved;  // of one size
     EXPECT_EQ(memory.allocations, 2);
@@ -190,6 +191,15 @@ TEST(AttentionState, CountsTokensSeenAndPending) {
       EXPECT_EQ(state.tokens_pending(n, 1), std::min<Index>(t + 1, 8));
     }
   }
+}
+
+TEST(AttentionState, NothingIsPendingWithoutSlots) {
+  const RandomCase<float> c({.tokens = 5, .slots = 0});
+  AttentionState<float> state(c.attention_shape(), {.window = 4});
+  CaseOutputs<float> out(c.shape);
+  step_range(c, state, out, 0, 5);
+  EXPECT_EQ(state.tokens_seen(0), 5);
+  EXPECT_EQ(state.tokens_pending(0), 0);
 }
 
 // --- As a value
@@ -230,6 +240,66 @@ TEST(AttentionState, MovesKeepWhatIsRemembered) {
   EXPECT_TRUE(assigned == copy);
 }
 
+TEST(AttentionState, MovedFromHoldsNoSequences) {
+  const StateSetting setting = {.name = "", .options = {.head_windows = {2, 9}}};
+  const RandomCase<float> c(small_case(setting, 20));
+  CaseOutputs<float> out(c.shape);
+  const auto expect_none = [&](AttentionState<float>& state) {
+    const char* message = "sequence is 0; the state holds no sequences";
+    EXPECT_EQ(state.shape().batch, 0);
+    EXPECT_EQ(state.bytes(), 0u);
+    NHA_EXPECT_ERROR(state.tokens_seen(0), ArgumentError, message);
+    NHA_EXPECT_ERROR(state.tokens_pending(0), ArgumentError, message);
+    NHA_EXPECT_ERROR(state.has_initial_slots(0), ArgumentError, message);
+    NHA_EXPECT_ERROR(state.slot_k(0, 0), ArgumentError, message);
+    NHA_EXPECT_ERROR(state.reset(0), ArgumentError, message);
+    NHA_EXPECT_ERROR(state.rollback(0, 0), ArgumentError, message);
+    NHA_EXPECT_ERROR(state.fork(0, state, 0), ArgumentError, message);
+    NHA_EXPECT_ERROR(step_range(c, state, out, 0, 1), ArgumentError, "");
+    state.reset();
+    const AttentionState<float> copy = state;
+    EXPECT_TRUE(copy == state);
+  };
+  AttentionState<float> state = make_state(c, setting, 3);
+  step_range(c, state, out, 0, 10);
+  const AttentionState<float> copy = state;
+  AttentionState<float> moved = std::move(state);
+  expect_none(state);  // NOLINT: what a moved-from state is
+  AttentionState<float> assigned({.batch = 3});
+  assigned = std::move(moved);
+  expect_none(moved);  // NOLINT
+  AttentionState<float>& self = assigned;
+  assigned = std::move(self);
+  EXPECT_TRUE(assigned == copy);
+  state = copy;  // it may be given another value
+  moved = std::move(assigned);
+  step_range(c, state, out, 10, 20);
+  step_range(c, moved, out, 10, 20);
+  EXPECT_TRUE(state == moved);
+}
+
+TEST(AttentionState, AssignmentKeepsTheResourceOfTheTarget) {
+  CountingResource memory;
+  const StateSetting setting = {.name = "", .options = {.window = 4}};
+  const RandomCase<float> c(small_case(setting, 20));
+  CaseOutputs<float> out(c.shape);
+  AttentionState<float> source = make_state(c, setting);
+  step_range(c, source, out, 0, 10);
+  {
+    AttentionState<float> target({.batch = 3}, {}, 0, &memory);
+    target = source;  // of another size
+    EXPECT_EQ(memory.in_use, source.bytes());
+    EXPECT_TRUE(target == source);
+    const AttentionState<float> copy = target;
+    EXPECT_EQ(memory.in_use, source.bytes());
+    target.reset();
+    target = std::move(source);
+    EXPECT_EQ(memory.in_use, copy.bytes());
+    EXPECT_TRUE(target == copy);
+  }
+  EXPECT_EQ(memory.in_use, 0u);
+}
+
 TEST(AttentionState, EqualMeansSameLayerAndSameMemories) {
   const StateSetting setting = {.name = "", .options = {.window = 4}};
   const RandomCase<float> c(small_case(setting, 20)), other(small_case(setting, 20), 2);
@@ -261,7 +331,7 @@ TEST(AttentionState, EqualityComparesEachMemory) {
   step_range(c, state, out, 0, 12);
   const auto differs_after = [&](auto&& change) {
     AttentionState<float> copy = state;
-    change(copy.head(0, 0));
+    change(nha::detail::StateAccess::head(copy, 0, 0));
     return !(copy == state);
   };
   EXPECT_FALSE(differs_after([](auto) {}));
@@ -369,6 +439,28 @@ TEST(AttentionState, RefusesSlotsThatDoNotFit) {
     wrong.mass(1, 0, 3) = bad;
     refuses(given.key, given.value, wrong.mass, "mass of sequence 1, head 0, slot 3 is ");
   }
+}
+
+TEST(AttentionState, RefusesItsOwnSlots) {
+  const AttentionShape shape = {.key_dim = 3, .value_dim = 3, .slots = 4};
+  const GivenSlots given(shape);
+  AttentionState<float> state(shape, {.window = 4});
+  state.set_initial_slots(given.key, given.value, given.mass);
+  const AttentionState<float> before = state;
+  const auto four = [](auto view) {
+    return view.template insert_axis<0>().template insert_axis<0>();
+  };
+  const auto mass = state.slot_mass(0, 0).insert_axis<0>().insert_axis<0>();
+  NHA_EXPECT_ERROR(state.set_initial_slots(four(state.slot_k(0, 0)), given.value), ArgumentError,
+                   "initial slot_k lies in the state itself");
+  NHA_EXPECT_ERROR(state.set_initial_slots(given.key, four(state.slot_v(0, 0))), ArgumentError,
+                   "initial slot_v lies in the state itself");
+  NHA_EXPECT_ERROR(state.set_initial_slots(given.key, given.value, mass), ArgumentError,
+                   "initial mass lies in the state itself");
+  EXPECT_TRUE(state == before);
+  AttentionState<float> another(shape, {.window = 4});
+  another.set_initial_slots(four(state.slot_k(0, 0)), four(state.slot_v(0, 0)), mass);
+  EXPECT_TRUE(another == state);
 }
 
 // --- Fork

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What the operator reads and writes: the inputs and outputs that reference, step and prefill
-// share.
+// What the operator reads and writes: inputs and outputs of reference, step and prefill.
 #pragma once
 
 #include <nha/config.hpp>
@@ -15,10 +14,11 @@ NHA_NAMESPACE_BEGIN
 /// The tensors the operator reads: B sequences of T new tokens, Hq query heads, Hkv key/value heads
 /// (query head h reads key/value head h / (Hq / Hkv)), head dimensions Dk and Dv, M slots.
 ///
-/// T is the type of the tensors; gates and write strengths are accumulate_t<T>, float32 or wider.
-/// KeyDim, ValueDim and Slots are Dk, Dv and M where known when compiling. Any strides, but the
-/// last axis of each must be contiguous. Views that nothing reads may be left out: the q_window and
-/// k_window of a layer whose windows are 0, the q_slot, k_slot and log_gate of one without slots.
+/// The template's T is the type of the tensors; gates and write strengths are accumulate_t of it,
+/// float32 or wider. KeyDim, ValueDim and Slots are Dk, Dv and M where known when compiling. Any
+/// strides, but the last axis of each must be contiguous. Views that nothing reads may be left out:
+/// the q_window and k_window of a layer whose windows are 0, the q_slot, k_slot and log_gate of one
+/// without slots.
 ///
 /// Values are the caller's: gates and writes are checked (see validate()), but a NaN or infinity in
 /// a query, key or value spreads to outputs of its sequence (earlier tokens of its chunk among
@@ -50,6 +50,25 @@ struct AttentionInputs {
   /// Gates and write strengths are taken as they are: for a caller who has made them so that they
   /// are in range. A NaN among them spreads like one in a key; a gate above 0 grows without bound.
   bool trust_gates = false;
+
+  /// Positions [first, first + count) along T: a piece of a text, or the one token of a step. A
+  /// piece has no cu_seqlens; of packed sequences, give it its own.
+  /// @throws ArgumentError if they are not all there.
+  NHA_INLINE AttentionInputs tokens(Index first, Index count) const {
+    AttentionInputs piece = *this;
+    const auto slice = [&](auto& view) {
+      if (view.data() != nullptr) view = view.template slice<1>(first, count);
+    };
+    slice(piece.q_window);
+    slice(piece.k_window);
+    slice(piece.q_slot);
+    slice(piece.k_slot);
+    slice(piece.v);
+    slice(piece.log_gate);
+    slice(piece.write);
+    piece.cu_seqlens = {};
+    return piece;
+  }
 };
 
 /// The tensors the operator writes. No element may be written twice (no stride 0) and none may
@@ -63,6 +82,19 @@ struct AttentionOutputs {
   TensorView<accumulate_t<T>, Dynamic, Dynamic, Dynamic> lse = {};
   /// Optional: the part of the softmax weight that fell on the slots, 0 to 1. [B, T, Hq]
   TensorView<accumulate_t<T>, Dynamic, Dynamic, Dynamic> slot_share = {};
+
+  /// Positions [first, first + count) along T.
+  /// @throws ArgumentError if they are not all there.
+  NHA_INLINE AttentionOutputs tokens(Index first, Index count) const {
+    AttentionOutputs piece = *this;
+    const auto slice = [&](auto& view) {
+      if (view.data() != nullptr) view = view.template slice<1>(first, count);
+    };
+    slice(piece.o);
+    slice(piece.lse);
+    slice(piece.slot_share);
+    return piece;
+  }
 };
 
 NHA_NAMESPACE_END

@@ -31,9 +31,9 @@ struct ChunkPlan {
   Index row_stride() const noexcept { return slots + block; }
 };
 
-inline Index round_up(Index count, Index multiple) noexcept {
-  return (count + multiple - 1) / multiple * multiple;
-}
+// In-chunk pairs cost chunk * (D + M) a token, so short chunks win while the window is short; a
+// long window is bound by reading its keys, which a longer chunk does less often.
+inline constexpr Index kLongWindow = 512;
 
 /// Sizes for a head that gets at most `tokens` tokens at once and may already have seen `past`.
 /// `chunk` 0 picks one.
@@ -47,18 +47,15 @@ inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& opti
   plan.slots = padded(shape.slots);
   plan.value_dim = padded(shape.value_dim);
   const auto reach = static_cast<Index>(std::min<std::int64_t>(options.window, past + tokens));
-  // In-chunk pairs cost chunk * (D + M) a token, so short chunks win while the window is short; a
-  // long window is bound by reading its keys, which a longer chunk does less often.
-  constexpr Index kLongWindow = 512;
   plan.chunk =
       std::min(chunk > 0 ? chunk : (reach > kLongWindow ? 64 : 16), std::max<Index>(tokens, 1));
-  const Index visible = round_up(reach + plan.chunk, kRowPadding) + kRowPadding;
+  const Index visible = padded(reach + plan.chunk) + kRowPadding;
   plan.block = std::max(std::min(visible, reach > kLongWindow ? Index{256} : Index{640}),
                         padded(plan.chunk) + kRowPadding);
   // Room for several chunks beside the window, so that it is moved down only now and then; all the
   // tokens there are, where that is less.
   const Index room = std::max<Index>(reach, 16 * plan.chunk);
-  plan.band = std::min(visible + round_up(room, kRowPadding),
+  plan.band = std::min(visible + padded(room),
                        static_cast<Index>(padded(reach) + padded(tokens)) + 2 * kRowPadding);
   return plan;
 }

@@ -50,7 +50,7 @@ class ChunkedHead {
       : in_(inputs),
         out_(outputs),
         state_(state),
-        memory_(state.head(sequence, head)),
+        memory_(StateAccess::head(state, sequence, head)),
         plan_(plan),
         sequence_(sequence),
         head_(head),
@@ -68,12 +68,12 @@ class ChunkedHead {
     fill_band_from_state();
     const std::int64_t end = start_ + span_.count;
     for (std::int64_t position = start_; position < end;) {
-      const std::int64_t stop = state_.next_snapshot(position, end);
+      const std::int64_t stop = StateAccess::next_snapshot(state_, position, end);
       count_ = static_cast<Index>(std::min<std::int64_t>(plan_.chunk, stop - position));
       position_ = position;
       process_chunk();
       position += count_;
-      state_.keep_snapshot(sequence_, head_, position);
+      StateAccess::keep_snapshot(state_, sequence_, head_, position);
     }
     remember_newest(end);
   }
@@ -104,15 +104,16 @@ class ChunkedHead {
   void fill_band_from_state() noexcept {
     const std::int64_t oldest = std::max<std::int64_t>(0, start_ - plan_.window);
     band_ = PackedBand<Acc>(plan_, s_.band_keys, s_.band_values, oldest);
-    for (std::int64_t p = oldest; p < start_; ++p)
-      band_.push(plan_.window > 0 ? memory_.window.key_row(p) : nullptr,
-                 memory_.window.value_row(p), memory_.slots.value_dim);
+    band_.template append<T>(
+        static_cast<Index>(start_ - oldest),
+        [&](Index i) { return memory_.window.key_row(oldest + i); },
+        [&](Index i) { return memory_.window.value_row(oldest + i); }, memory_.slots.value_dim);
   }
   void append_to_band() noexcept {
     band_.make_room(count_);
-    for (std::int64_t p = position_; p < position_ + count_; ++p)
-      band_.push(plan_.window > 0 ? input_row(in_.k_window, p) : nullptr, input_row(in_.v, p),
-                 memory_.slots.value_dim);
+    band_.template append<T>(
+        count_, [&](Index i) { return input_row(in_.k_window, position_ + i); },
+        [&](Index i) { return input_row(in_.v, position_ + i); }, memory_.slots.value_dim);
   }
 
   void pack_queries() noexcept {
@@ -140,21 +141,24 @@ class ChunkedHead {
     const std::int64_t oldest = position_ - plan_.slot_delay;
     const auto first = static_cast<Index>(std::clamp<std::int64_t>(-oldest, 0, count_));
     entering_ = {s_.retention, s_.write, plan_.slots, first, count_};
+    const auto key_at = [&](Index i) {
+      const std::int64_t p = oldest + i;
+      return p >= start_ ? input_row(in_.k_slot, p) : memory_.pending.key_row(p);
+    };
+    pack_key_columns<T>(
+        count_ - first, [&](Index i) { return key_at(first + i); }, plan_.key_dim, first,
+        s_.entering_panels);
     for (Index i = first; i < count_; ++i) {
+      pack_row<T>(key_at(i), memory_.pending.key_dim, s_.entering_keys + i * key_stride);
       const std::int64_t p = oldest + i;
       Acc* retention = s_.retention + i * plan_.slots;
       Acc* write = s_.write + i * plan_.slots;
-      const T* key;
       if (p >= start_) {
-        key = input_row(in_.k_slot, p);
         input_gates(p, retention, write);
       } else {
-        key = memory_.pending.key_row(p);
         std::copy_n(memory_.pending.retention_row(p), plan_.slots, retention);
         std::copy_n(memory_.pending.write_row(p), plan_.slots, write);
       }
-      pack_row(key, memory_.pending.key_dim, s_.entering_keys + i * key_stride);
-      pack_key_column(key, plan_.key_dim, i, s_.entering_panels);
     }
   }
   void input_gates(std::int64_t position, Acc* retention, Acc* write) const noexcept {
@@ -306,8 +310,7 @@ class ChunkedHead {
         for (Index row = 0; row < rows(); ++row)
           for (Index m = 0; m < plan_.slots; ++m)
             s_.scores[row * stride + m] *= s_.inverse_mass[row / plan_.group * plan_.slots + m];
-      // Column `entering` is that of the first entering token inside the sequence, gates row
-      // `first`.
+      // Column `entering` is that of the first entering token, row entering_.first of the gates.
       decay_weights<Arch>(entering_, plan_.group, s_.scores, stride,
                           s_.scores + plan_.slots + entering - columns.first - entering_.first,
                           stride);

@@ -34,14 +34,16 @@ class PackedBand {
   /// Columns in use.
   Index size() const noexcept { return column(end_); }
 
-  /// Adds the next position. `key` [key_dim] is not read where there is no window; `value` has
-  /// `value_dim` numbers before padding.
-  template <class T>
-  void push(const T* key, const T* value, Index value_dim) noexcept {
+  /// Adds the next `count` positions, for which there is room: key_at(i) and value_at(i) are rows
+  /// of T, a value has `value_dim` numbers before padding. Where there is no window key_at is not
+  /// called.
+  template <class T, class KeyAt, class ValueAt>
+  void append(Index count, KeyAt&& key_at, ValueAt&& value_at, Index value_dim) noexcept {
     const Index at = size();
-    if (plan_->window > 0) pack_key_column(key, plan_->key_dim, at, keys_);
-    pack_row(value, value_dim, values_ + at * plan_->value_dim);
-    ++end_;
+    if (plan_->window > 0) pack_key_columns<T>(count, key_at, plan_->key_dim, at, keys_);
+    for (Index i = 0; i < count; ++i)
+      pack_row<T>(value_at(i), value_dim, values_ + (at + i) * plan_->value_dim);
+    end_ += count;
   }
   /// Makes room for `count` more positions: moves what the window still needs to the front, in
   /// whole panels, if the band is full.

@@ -34,6 +34,7 @@ enum class Algorithm {
   chunked,
 };
 
+/// How prefill() computes.
 struct PrefillOptions {
   Algorithm algorithm = Algorithm::automatic;
   /// Tokens to a chunk of the chunked algorithm; 0 picks the number.
@@ -73,15 +74,23 @@ std::int64_t longest_past(const State& state) {
 
 }  // namespace detail
 
-/// Bytes of workspace that prefill() needs for at most `tokens` new tokens of a sequence, the state
-/// being as it is. Independent of `tokens` once they exceed a few windows; a window not yet full
-/// makes a later call need more.
+/// Bytes of workspace that prefill() needs for at most `tokens` new tokens of a sequence, whatever
+/// the state has seen by then: with so many reserved, no call allocates. Independent of `tokens`
+/// once they exceed a few windows.
+/// @param workers the executor's
+/// @throws ArgumentError if a number is out of range.
 template <class T, Index KeyDim, Index ValueDim, Index Slots>
 std::size_t prefill_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
                                     Index query_heads, Index tokens,
                                     const PrefillOptions& options = {}, Index workers = 1) {
-  return detail::prefill_bytes(state, query_heads, tokens, detail::longest_past(state), options) *
-         static_cast<std::size_t>(workers);
+  detail::check_workspace_arguments(state.shape(), query_heads, workers);
+  check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
+  check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
+  // Either a window is as full as it gets, or it is as full as it may be for short chunks.
+  std::size_t most = 0;
+  for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})
+    most = std::max(most, detail::prefill_bytes(state, query_heads, tokens, past, options));
+  return most * static_cast<std::size_t>(workers);
 }
 
 /// Puts all new tokens of every sequence into the state and reads it at each: what reference()
@@ -132,7 +141,18 @@ void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slo
     }
   };
   executor.run(shape.batch * shape.kv_heads, task);
-  for (Index n = 0; n < shape.batch; ++n) state.advance(n, sequence_span(inputs, n).count);
+  for (Index n = 0; n < shape.batch; ++n)
+    detail::StateAccess::advance(state, n, sequence_span(inputs, n).count);
+}
+
+/// The same with default options, on an executor.
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+          Executor E>
+void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
+             AttentionState<T, KeyDim, ValueDim, Slots>& state,
+             const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs,
+             Workspace& workspace, E&& executor) {
+  prefill<Arch>(inputs, state, outputs, workspace, PrefillOptions(), executor);
 }
 
 NHA_ISA_NAMESPACE_END

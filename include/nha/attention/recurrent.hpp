@@ -73,7 +73,7 @@ class RecurrentHead {
       : in_(inputs),
         out_(outputs),
         state_(state),
-        memory_(state.head(sequence, head)),
+        memory_(StateAccess::head(state, sequence, head)),
         options_(head_options(state.options(), head)),
         sequence_(sequence),
         head_(head),
@@ -90,7 +90,7 @@ class RecurrentHead {
     const std::int64_t start = state_.tokens_seen(sequence_);
     for (Index i = 0; i < span.count; ++i) {
       token(span.row, span.first + i, start + i);
-      state_.keep_snapshot(sequence_, head_, start + i + 1);
+      StateAccess::keep_snapshot(state_, sequence_, head_, start + i + 1);
     }
   }
 

@@ -139,8 +139,9 @@ void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
 
 /// The operator as it is defined: for each sequence and key/value head, t = 0, 1, ...
 ///   the token slot_delay tokens back enters the slots:
-///     slot_k <- e^g . slot_k + s (x) k_slot,  slot_v <- e^g . slot_v + s (x) v,  mass <- e^g mass
-///     + s
+///     slot_k <- e^g . slot_k + s (x) k_slot
+///     slot_v <- e^g . slot_v + s (x) v
+///     mass   <- e^g . mass + s
 ///   logits = [ scale * slot_k q_slot ; scale * k_window_i . q_window  for the newest `window` i ]
 ///   o = softmax(logits) . [ slot_v ; v_i ],  lse = logsumexp(logits)
 /// with the state's options, from the state and leaving the state after the last token.
@@ -165,12 +166,13 @@ void reference(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, S
       const Index window = head_options(state.options(), head).window;
       scratch.logits.resize(static_cast<std::size_t>(shape.slots + window));
       for (Index i = 0; i < span.count; ++i) {
-        detail::reference_token(inputs, outputs, state.options(), state.head(n, head),
-                                initial_slots, start + i, span.row, span.first + i, head, scratch);
-        state.keep_snapshot(n, head, start + i + 1);
+        detail::reference_token(inputs, outputs, state.options(),
+                                detail::StateAccess::head(state, n, head), initial_slots, start + i,
+                                span.row, span.first + i, head, scratch);
+        detail::StateAccess::keep_snapshot(state, n, head, start + i + 1);
       }
     }
-    state.advance(n, span.count);
+    detail::StateAccess::advance(state, n, span.count);
   }
 }
 

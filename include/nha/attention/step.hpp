@@ -30,13 +30,23 @@ std::size_t recurrent_bytes(const State& state, Index query_heads) {
   return most;
 }
 
+inline void check_workspace_arguments(const AttentionShape& shape, Index query_heads,
+                                      Index workers) {
+  check_argument(query_heads > 0 && query_heads % shape.kv_heads == 0, "query_heads is ",
+                 query_heads, "; expected a multiple of the ", shape.kv_heads, " key/value heads");
+  check_argument(workers >= 1, "workers is ", workers, "; expected 1 or more");
+}
+
 }  // namespace detail
 
 /// Bytes of workspace that step() needs for inputs with `query_heads` query heads; the same for
 /// every number of tokens seen.
+/// @param workers the executor's
+/// @throws ArgumentError if a number is out of range.
 template <class T, Index KeyDim, Index ValueDim, Index Slots>
 std::size_t step_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
                                  Index query_heads, Index workers = 1) {
+  detail::check_workspace_arguments(state.shape(), query_heads, workers);
   return detail::recurrent_bytes(state, query_heads) * static_cast<std::size_t>(workers);
 }
 
@@ -70,7 +80,8 @@ void step(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>
         .run();
   };
   executor.run(shape.batch * shape.kv_heads, task);
-  for (Index n = 0; n < shape.batch; ++n) state.advance(n, sequence_span(inputs, n).count);
+  for (Index n = 0; n < shape.batch; ++n)
+    detail::StateAccess::advance(state, n, sequence_span(inputs, n).count);
 }
 
 NHA_ISA_NAMESPACE_END

@@ -6,10 +6,14 @@
 #include <nha/attention/arguments.hpp>
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/options.hpp>
 #include <nha/memory/state.hpp>
 
 #include <cmath>
+#include <cstddef>
+#include <cstdint>
 #include <limits>
+#include <span>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -30,12 +34,23 @@ NHA_INLINE SequenceSpan sequence_span(const AttentionInputs<T, KeyDim, ValueDim,
   return {0, first, static_cast<Index>(inputs.cu_seqlens[n + 1]) - first};
 }
 
+/// Whether any head has a window.
+inline bool has_window(const AttentionOptions& options) {
+  if (options.head_windows.empty()) return options.window > 0;
+  for (Index window : options.head_windows)
+    if (window > 0) return true;
+  return false;
+}
+
 namespace detail {
 
 /// One tensor against [B, T, heads, last]: its shape, then that its data can be read as rows.
 template <class View>
 void check_tokens(const char* name, const View& view, Index batch, Index tokens, Index heads,
                   Index last) {
+  check_argument(view.data() != nullptr || view.size() > 0 || batch * tokens * heads * last == 0,
+                 name, " was left out; expected [", batch, ", ", tokens, ", ", heads, ", ", last,
+                 "]");
   check_argument(view.extent(0) == batch && view.extent(1) == tokens && view.extent(2) == heads &&
                      view.extent(3) == last,
                  name, " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2), ", ",
@@ -64,6 +79,17 @@ void check_distinct(const char* name, const View& view) {
                    " along axis ", next, ": some of its elements share memory");
     reach = std::abs(view.stride(next)) * (view.extent(next) - 1) + reach;
   }
+}
+
+/// Offsets of packed sequences along the `tokens` tokens of a batch of 1. None is fine.
+inline void check_cu_seqlens(std::span<const std::int64_t> cu_seqlens, Index batch, Index tokens) {
+  if (cu_seqlens.empty()) return;
+  check_argument(batch == 1, "with cu_seqlens the batch axis has extent ", batch, "; expected 1");
+  check_argument(cu_seqlens.front() == 0 && cu_seqlens.back() == tokens, "cu_seqlens goes from ",
+                 cu_seqlens.front(), " to ", cu_seqlens.back(), "; expected 0 to ", tokens);
+  for (std::size_t n = 1; n < cu_seqlens.size(); ++n)
+    check_argument(cu_seqlens[n - 1] <= cu_seqlens[n], "cu_seqlens falls from ", cu_seqlens[n - 1],
+                   " to ", cu_seqlens[n], " at entry ", n);
 }
 
 /// Gates and write strengths, value by value. Every gate must be 0 or less (not NaN); -infinity
@@ -109,15 +135,15 @@ void validate(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
   const Index tokens = inputs.v.extent(1);
   const Index heads = shape.kv_heads;
   const Index query_heads = outputs.o.extent(2);
+  check_argument(inputs.v.data() != nullptr || inputs.v.extent(2) == heads,
+                 "v was left out; expected [B, T, ", heads, ", ", shape.value_dim, "]");
   detail::check_tokens("v", inputs.v, batch, tokens, heads, shape.value_dim);
   check_argument(query_heads > 0 && query_heads % heads == 0, "o has ", query_heads,
                  " query heads; expected a multiple of the ", heads, " key/value heads");
   detail::check_tokens("o", outputs.o, batch, tokens, query_heads, shape.value_dim);
   detail::check_distinct("o", outputs.o);
 
-  bool any_window = false;
-  for (Index h = 0; h < heads; ++h) any_window |= head_options(state.options(), h).window > 0;
-  if (any_window) {
+  if (has_window(state.options())) {
     detail::check_tokens("q_window", inputs.q_window, batch, tokens, query_heads, shape.key_dim);
     detail::check_tokens("k_window", inputs.k_window, batch, tokens, heads, shape.key_dim);
   }
@@ -140,20 +166,12 @@ void validate(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
   check_rows("slot_share", outputs.slot_share);
 
   const auto cu = inputs.cu_seqlens;
-  if (cu.empty()) {
-    check_argument(batch == shape.batch, "the inputs hold ", batch, " sequences; the state holds ",
-                   shape.batch);
-  } else {
-    check_argument(batch == 1, "with cu_seqlens the batch axis has extent ", batch, "; expected 1");
-    check_argument(cu.size() == static_cast<std::size_t>(shape.batch) + 1, "cu_seqlens has ",
-                   cu.size(), " entries; the state's ", shape.batch, " sequences need ",
-                   shape.batch + 1);
-    check_argument(cu.front() == 0 && cu.back() == tokens, "cu_seqlens goes from ", cu.front(),
-                   " to ", cu.back(), "; expected 0 to ", tokens);
-    for (std::size_t n = 1; n < cu.size(); ++n)
-      check_argument(cu[n - 1] <= cu[n], "cu_seqlens falls from ", cu[n - 1], " to ", cu[n],
-                     " at entry ", n);
-  }
+  detail::check_cu_seqlens(cu, batch, tokens);
+  check_argument(!cu.empty() || batch == shape.batch, "the inputs hold ", batch,
+                 " sequences; the state holds ", shape.batch);
+  check_argument(cu.empty() || cu.size() == static_cast<std::size_t>(shape.batch) + 1,
+                 "cu_seqlens has ", cu.size(), " entries; the state's ", shape.batch,
+                 " sequences need ", shape.batch + 1);
   if (shape.slots > 0 && !inputs.trust_gates) detail::check_gates(inputs);
 }
 

@@ -5,6 +5,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
 
 #include <cstddef>
 #include <cstring>
@@ -26,18 +27,36 @@ NHA_INLINE constexpr Index padded(Index count) noexcept {
   return (count + kRowPadding - 1) / kRowPadding * kRowPadding;
 }
 
-/// Owns `size()` bytes, aligned to kAlignment and zero at first. Copies deeply.
+/// Bytes of memory beyond this, a pebibyte, no machine has.
+inline constexpr double kLargestBytes = 0x1p50;
+
+/// Checks a size before it is computed in integers, where a product of absurd sizes might wrap
+/// around and leave a small buffer.
+/// @param what what is to hold so much, for the message.
+/// @throws ArgumentError if `bytes`, computed in floating point, are more than any memory holds.
+inline void check_bytes(const char* what, double bytes) {
+  check_argument(bytes <= kLargestBytes, what, " of ", bytes, " bytes does not fit in memory");
+}
+
+/// Owns `size()` bytes, aligned to kAlignment and zero at first. Copies deeply; one that was moved
+/// from is empty.
+///
+/// Memory resources are treated as the containers of std::pmr do: a copy uses the default resource
+/// unless given another, a move construction takes the resource along, and an assignment never
+/// changes the resource of its target, so that moving to a buffer of another resource copies.
 class Buffer {
  public:
   Buffer() noexcept = default;
-  explicit Buffer(std::size_t bytes,
-                  std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+  // Not inlined: GCC would see through to sizes that the checks refuse and warn of the memset.
+  NHA_NOINLINE explicit Buffer(std::size_t bytes,
+                               std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : memory_(memory), size_(bytes) {
     if (bytes == 0) return;
     data_ = static_cast<std::byte*>(memory->allocate(bytes, kAlignment));
     std::memset(data_, 0, bytes);
   }
-  Buffer(const Buffer& other) : Buffer(other.size_, other.memory_) {
+  Buffer(const Buffer& other) : Buffer(other, std::pmr::get_default_resource()) {}
+  Buffer(const Buffer& other, std::pmr::memory_resource* memory) : Buffer(other.size_, memory) {
     if (size_ != 0) std::memcpy(data_, other.data_, size_);
   }
   Buffer(Buffer&& other) noexcept
@@ -46,17 +65,21 @@ class Buffer {
         size_(std::exchange(other.size_, 0)) {}
   /// Between buffers of one size copies without allocating.
   Buffer& operator=(const Buffer& other) {
-    if (size_ == other.size_) {
-      if (size_ != 0 && this != &other) std::memcpy(data_, other.data_, size_);
-    } else {
-      *this = Buffer(other);
-    }
+    if (this == &other) return *this;
+    if (size_ != other.size_)
+      take(Buffer(other, memory_));
+    else if (size_ != 0)
+      std::memcpy(data_, other.data_, size_);
     return *this;
   }
-  Buffer& operator=(Buffer&& other) noexcept {
-    std::swap(memory_, other.memory_);
-    std::swap(data_, other.data_);
-    std::swap(size_, other.size_);
+  Buffer& operator=(Buffer&& other) {
+    if (this == &other) return *this;
+    if (memory_->is_equal(*other.memory_)) {
+      take(std::move(other));
+    } else {
+      *this = std::as_const(other);
+      Buffer released(std::move(other));
+    }
     return *this;
   }
   ~Buffer() {
@@ -69,6 +92,13 @@ class Buffer {
   std::pmr::memory_resource* memory() const noexcept { return memory_; }
 
  private:
+  /// Takes the memory of a buffer of an equal resource and gives back what this one had.
+  void take(Buffer&& other) noexcept {
+    Buffer taken(std::move(other));
+    std::swap(data_, taken.data_);
+    std::swap(size_, taken.size_);
+  }
+
   std::pmr::memory_resource* memory_ = std::pmr::get_default_resource();
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;

@@ -27,7 +27,7 @@ struct bfloat16 {
   NHA_INLINE constexpr explicit operator float() const noexcept {
     return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
   }
-  friend constexpr bool operator==(bfloat16, bfloat16) = default;
+  NHA_INLINE friend constexpr bool operator==(bfloat16, bfloat16) = default;
 
  private:
   NHA_INLINE static constexpr std::uint16_t round(float value) noexcept {
@@ -55,7 +55,7 @@ struct float16 {
     }
     return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (fraction << 13));
   }
-  friend constexpr bool operator==(float16, float16) = default;
+  NHA_INLINE friend constexpr bool operator==(float16, float16) = default;
 
  private:
   NHA_INLINE static constexpr std::uint16_t round(float value) noexcept {

@@ -23,8 +23,7 @@ class ArgumentError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// A file or byte string that cannot be what it claims to be, or does not fit the object loading
-/// it.
+/// A file or byte string that is not what it claims to be, or does not fit who loads it.
 class FormatError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

@@ -5,6 +5,7 @@
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
 
 #include <cmath>
 #include <optional>
@@ -33,14 +34,14 @@ struct AttentionOptions {
   /// After how many tokens a token enters the slots, 0 to window. Unset: window, so that slots and
   /// window never hold the same token. 0: at once.
   std::optional<Index> slot_delay = std::nullopt;
-  /// Factor of all logits. Unset: key_dim^-1/2.
+  /// Factor of all logits, above 0 and finite. Unset: key_dim^-1/2.
   std::optional<double> scale = std::nullopt;
   EmptySlots empty_slots = EmptySlots::participate;
   /// One window for each key/value head, in place of `window`; empty: all heads have `window`. An
   /// unset slot_delay is then each head's own window.
   std::vector<Index> head_windows = {};
 
-  friend bool operator==(const AttentionOptions&, const AttentionOptions&) = default;
+  NHA_INLINE friend bool operator==(const AttentionOptions&, const AttentionOptions&) = default;
 };
 
 /// Sizes of the state of an attention layer.
@@ -53,7 +54,7 @@ struct AttentionShape {
   /// M: slots per key/value head; 0 for a sliding window alone.
   Index slots = 64;
 
-  friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
+  NHA_INLINE friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
 };
 
 NHA_NAMESPACE_END
@@ -81,17 +82,11 @@ inline double logit_scale(const AttentionOptions& options, Index key_dim) {
 
 /// @throws ArgumentError naming the first size that is out of range.
 inline void validate(const AttentionShape& shape) {
-  // Larger sizes than this are mistakes, and their products would overflow.
-  constexpr Index most = Index{1} << 24;
-  const auto check = [&](const char* name, Index value, Index least) {
-    check_argument(value >= least && value <= most, name, " is ", value, "; expected ", least,
-                   " to ", most);
-  };
-  check("batch", shape.batch, 0);
-  check("kv_heads", shape.kv_heads, 1);
-  check("key_dim", shape.key_dim, 1);
-  check("value_dim", shape.value_dim, 1);
-  check("slots", shape.slots, 0);
+  check_size("batch", shape.batch, 0);
+  check_size("kv_heads", shape.kv_heads, 1);
+  check_size("key_dim", shape.key_dim, 1);
+  check_size("value_dim", shape.value_dim, 1);
+  check_size("slots", shape.slots, 0);
 }
 
 /// @throws ArgumentError naming the first option that is out of range for `kv_heads` heads.
@@ -102,12 +97,15 @@ inline void validate(const AttentionOptions& options, Index kv_heads) {
                  " entries; expected one for each of ", kv_heads, " key/value heads, or none");
   for (Index head = 0; head < kv_heads; ++head) {
     const HeadOptions resolved = head_options(options, head);
-    const char* name = options.head_windows.empty() ? "window" : "head_windows";
-    check_argument(resolved.window >= 0, name, " is ", resolved.window, "; expected 0 or more");
-    check_argument(resolved.slot_delay >= 0 && resolved.slot_delay <= resolved.window,
-                   "slot_delay is ", resolved.slot_delay, "; expected 0 to the window, ",
-                   resolved.window);
-    if (options.head_windows.empty()) break;
+    const bool one_window = options.head_windows.empty();
+    check_argument(resolved.window >= 0, one_window ? "window" : "head_windows", " is ",
+                   resolved.window, "; expected 0 or more");
+    const bool delay_fits = resolved.slot_delay >= 0 && resolved.slot_delay <= resolved.window;
+    check_argument(delay_fits || !one_window, "slot_delay is ", resolved.slot_delay,
+                   "; expected 0 to the window, ", resolved.window);
+    check_argument(delay_fits, "slot_delay is ", resolved.slot_delay,
+                   "; expected 0 to the window of head ", head, ", ", resolved.window);
+    if (one_window) break;
   }
   check_argument(!options.scale || (std::isfinite(*options.scale) && *options.scale > 0),
                  "scale is ", options.scale.value_or(0.0), "; expected a positive number");

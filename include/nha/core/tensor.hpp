@@ -14,11 +14,13 @@
 #include <limits>
 #include <memory_resource>
 #include <span>
+#include <utility>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 /// Owns a row-major tensor with Rank axes. It converts to a view; views of it are valid until it is
-/// destroyed or assigned.
+/// destroyed or assigned. A tensor that was moved from has no elements and every extent 0. Which
+/// memory resource copies and assignments use is as with Buffer.
 template <class T, int Rank>
 class Tensor {
   template <class U, int... Axes>
@@ -34,7 +36,20 @@ class Tensor {
   /// @throws ArgumentError if an extent is negative or the size does not fit in memory.
   explicit Tensor(const Sizes& extents,
                   std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : extents_(extents), buffer_(bytes_of(extents), memory) {}
+      : buffer_(bytes_of(extents), memory), extents_(extents) {}
+  Tensor(const Tensor& other) = default;
+  Tensor(const Tensor& other, std::pmr::memory_resource* memory)
+      : buffer_(other.buffer_, memory), extents_(other.extents_) {}
+  Tensor(Tensor&& other) noexcept
+      : buffer_(std::move(other.buffer_)), extents_(std::exchange(other.extents_, Sizes{})) {}
+  Tensor& operator=(const Tensor& other) = default;
+  Tensor& operator=(Tensor&& other) {
+    if (this == &other) return *this;
+    buffer_ = std::move(other.buffer_);
+    extents_ = std::exchange(other.extents_, Sizes{});
+    return *this;
+  }
+  ~Tensor() = default;
 
   T* data() noexcept { return reinterpret_cast<T*>(buffer_.data()); }
   const T* data() const noexcept { return reinterpret_cast<const T*>(buffer_.data()); }
@@ -72,8 +87,8 @@ class Tensor {
     return bytes;
   }
 
+  Buffer buffer_;  // first: where an assignment cannot allocate, the extents stay as they were
   Sizes extents_{};
-  Buffer buffer_;
 };
 
 NHA_ISA_NAMESPACE_END

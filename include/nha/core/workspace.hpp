@@ -6,6 +6,7 @@
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <memory_resource>
 
@@ -21,9 +22,11 @@ class Workspace {
   explicit Workspace(std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : buffer_(0, memory) {}
 
-  /// Makes sure of at least `bytes`; what was in it is lost if it has to grow.
+  /// Makes sure of at least `bytes`; what was in it is lost if it has to grow. It then grows by at
+  /// least half, so that a need that rises step by step is met in few steps.
   void reserve(std::size_t bytes) {
-    if (bytes > buffer_.size()) buffer_ = Buffer(bytes, buffer_.memory());
+    if (bytes > buffer_.size())
+      buffer_ = Buffer(std::max(bytes, buffer_.size() + buffer_.size() / 2), buffer_.memory());
   }
 
   std::size_t bytes() const noexcept { return buffer_.size(); }

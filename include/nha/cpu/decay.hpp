@@ -6,8 +6,7 @@
 // factor for i and one for j turns the sum into a matrix product but overflows for fast gates. Both
 // functions below instead walk the chunk with Horner's rule, one multiplication by the retention of
 // each token, so a factor is a product of numbers in [0, 1] and no gate is too fast or too slow.
-// The chunk is short (16 tokens), and only the pairs j <= i are touched: half of what the product
-// does.
+// The chunk is short (16 tokens) and only pairs j <= i are touched: half of what the product does.
 #pragma once
 
 #include <nha/config.hpp>
@@ -95,6 +94,41 @@ void decay_logits(const EnteringGates<T>& gates, Index group, const T* pairs, In
   }
 }
 
+namespace detail {
+
+/// decay_weights() for one row and its tokens newest, newest - 1, ... : `count` of them, at most as
+/// many as a vector has lanes.
+template <class Arch, class T>
+NHA_INLINE void decay_weights_block(const EnteringGates<T>& gates, Index newest, Index count,
+                                    T* weights, T* token_weights) noexcept {
+  using V = simd::vec<T, Arch>;
+  constexpr int kLanes = static_cast<int>(simd::lanes<T, Arch>);
+  constexpr int kVectors = std::min(4, static_cast<int>(kRowPadding) / kLanes);
+  V sum[kLanes];
+  simd::unroll<kLanes>([&](auto i) __attribute__((always_inline)) { sum[i] = V(T{0}); });
+  for (Index slot = 0; slot < gates.stride; slot += kVectors * kLanes) {
+    V weight[kVectors];
+    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      weight[v] = simd::load<V>(weights + slot + v * kLanes);
+    });
+    const T* retention = gates.retention + newest * gates.stride + slot;
+    const T* write = gates.write + newest * gates.stride + slot;
+    for (Index i = 0; i < count; ++i, retention -= gates.stride, write -= gates.stride)
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        sum[i] = simd::fma(weight[v], simd::load<V>(write + v * kLanes), sum[i]);
+        weight[v] = weight[v] * simd::load<V>(retention + v * kLanes);
+      });
+    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      simd::store(weights + slot + v * kLanes, weight[v]);
+    });
+  }
+  T sums[kLanes];
+  simd::store(sums, simd::reduce_add_each(sum));
+  for (Index i = 0; i < count; ++i) token_weights[newest - i] += sums[i];
+}
+
+}  // namespace detail
+
 /// The way back: softmax weights on the slots as each query saw them become weights on the slots at
 /// the chunk's start (in place) and weights on the tokens that entered since, which are added to
 /// token_weights [count * group, count]:
@@ -103,32 +137,15 @@ void decay_logits(const EnteringGates<T>& gates, Index group, const T* pairs, In
 template <class Arch = simd::default_arch, class T>
 void decay_weights(const EnteringGates<T>& gates, Index group, T* weights, Index weight_stride,
                    T* token_weights, Index token_stride) noexcept {
-  using V = simd::vec<T, Arch>;
-  constexpr Index kLanes = simd::lanes<T, Arch>;
-  constexpr int kVectors = static_cast<int>(std::min<Index>(4, kRowPadding / kLanes));
+  constexpr int kLanes = static_cast<int>(simd::lanes<T, Arch>);
   const Index rows = gates.count * group;
   for (Index row = 0; row < rows; ++row) {
-    T* to_tokens = token_weights + row * token_stride;
-    for (Index slot = 0; slot < gates.stride; slot += kVectors * kLanes) {
-      T* at = weights + row * weight_stride + slot;
-      V weight[kVectors];
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        weight[v] = simd::load<V>(at + v * kLanes);
-      });
-      for (Index j = row / group; j >= gates.first; --j) {
-        const T* retention = gates.retention + j * gates.stride + slot;
-        const T* write = gates.write + j * gates.stride + slot;
-        V sum(T{0});
-        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-          sum = simd::fma(weight[v], simd::load<V>(write + v * kLanes), sum);
-          weight[v] = weight[v] * simd::load<V>(retention + v * kLanes);
-        });
-        to_tokens[j] += simd::reduce_add(sum);
-      }
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        simd::store(at + v * kLanes, weight[v]);
-      });
-    }
+    // As many tokens at a time as a vector has lanes: their sums over the slots end in one vector.
+    const Index last = row / group;
+    for (Index newest = last; newest >= gates.first; newest -= kLanes)
+      detail::decay_weights_block<Arch>(
+          gates, newest, std::min<Index>(kLanes, newest + 1 - gates.first),
+          weights + row * weight_stride, token_weights + row * token_stride);
   }
 }
 

@@ -38,6 +38,31 @@ NHA_INLINE void pack_key_column(const T* key, Index key_dim, Index column,
   for (Index d = 0; d < key_dim; ++d) out[d * kRowPadding] = widen(key[d]);
 }
 
+/// Puts `count` keys into the columns from `column` on; key_at(i) is the i-th. Whole fours of them
+/// are transposed in registers.
+template <class T, class KeyAt>
+void pack_key_columns(Index count, KeyAt&& key_at, Index key_dim, Index column,
+                      accumulate_t<T>* panels) noexcept {
+  Index i = 0;
+  while (i < count) {
+    const Index at = column + i;
+    if (at % 4 != 0 || i + 4 > count) {
+      pack_key_column<T>(key_at(i++), key_dim, at, panels);
+      continue;
+    }
+    const T* const keys[4] = {key_at(i), key_at(i + 1), key_at(i + 2), key_at(i + 3)};
+    accumulate_t<T>* out = panels + at / kRowPadding * key_dim * kRowPadding + at % kRowPadding;
+    Index d = 0;
+    for (; d + 4 <= key_dim; d += 4) {
+      const T* const rows[4] = {keys[0] + d, keys[1] + d, keys[2] + d, keys[3] + d};
+      simd::transpose_four(rows, out + d * kRowPadding, kRowPadding);
+    }
+    for (; d < key_dim; ++d)
+      for (int k = 0; k < 4; ++k) out[d * kRowPadding + k] = widen(keys[k][d]);
+    i += 4;
+  }
+}
+
 /// Retention exp(log_gate) and write strengths of one token, `slots` of them; a null `given` takes
 /// 1 - exp(log_gate). Padding up to padded(slots) retains all and writes nothing. Every path of the
 /// operator computes gates here, so that a token has the same bits however it arrived.

@@ -2,8 +2,8 @@
 // Vectors of numbers for the kernels: xsimd batches, or plain numbers where SIMD is off.
 //
 // The only header that names xsimd, and the only place for what differs between instruction sets
-// and between xsimd 8.1 and later releases. Kernels take the architecture as their last template
-// parameter, Arch, and write vec<T, Arch> and the functions below.
+// and between xsimd 8.1 and later releases. Kernels take the architecture as a template parameter,
+// Arch, and write vec<T, Arch> and the functions below.
 #pragma once
 
 #include <nha/config.hpp>
@@ -311,10 +311,36 @@ NHA_INLINE V load_wide(const T* p) noexcept {
     return detail::widen_vector<V>(p);
 }
 
-/// All lanes equal to x.
-template <class T, class Arch>
-NHA_INLINE vec<T, Arch> broadcast(T x) noexcept {
-  return vec<T, Arch>(x);
+#if !defined(NHA_DETAIL_NO_VECTORS) && (defined(__SSE2__) || defined(__aarch64__))
+namespace detail {
+#if defined(__SSE2__)
+using FourFloats = xsimd::batch<float, xsimd::sse2>;
+#else
+using FourFloats = xsimd::batch<float, xsimd::neon64>;
+#endif
+}  // namespace detail
+#endif
+
+/// Four rows of four numbers as four columns: out[i * stride + r] = widen(rows[r][i]).
+template <class T>
+NHA_INLINE void transpose_four(const T* const (&rows)[4], accumulate_t<T>* out,
+                               Index stride) noexcept {
+#if !defined(NHA_DETAIL_NO_VECTORS) && (defined(__SSE2__) || defined(__aarch64__))
+  if constexpr (std::is_same_v<accumulate_t<T>, float>) {
+    using V = detail::FourFloats;
+    const V row0 = simd::load_wide<V>(rows[0]), row1 = simd::load_wide<V>(rows[1]);
+    const V row2 = simd::load_wide<V>(rows[2]), row3 = simd::load_wide<V>(rows[3]);
+    const V even_low = xsimd::zip_lo(row0, row2), odd_low = xsimd::zip_lo(row1, row3);
+    const V even_high = xsimd::zip_hi(row0, row2), odd_high = xsimd::zip_hi(row1, row3);
+    simd::store(out, xsimd::zip_lo(even_low, odd_low));
+    simd::store(out + stride, xsimd::zip_hi(even_low, odd_low));
+    simd::store(out + 2 * stride, xsimd::zip_lo(even_high, odd_high));
+    simd::store(out + 3 * stride, xsimd::zip_hi(even_high, odd_high));
+    return;
+  }
+#endif
+  for (int r = 0; r < 4; ++r)
+    for (int i = 0; i < 4; ++i) out[i * stride + r] = widen(rows[r][i]);
 }
 
 /// Applies f to the vectors of two rows of `count` numbers, count a multiple of kRowPadding:

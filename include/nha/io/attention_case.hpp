@@ -8,6 +8,7 @@
 #include <nha/attention/arguments.hpp>
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/io/safetensors.hpp>
@@ -150,10 +151,9 @@ class AttentionCaseReader {
     case_.query_heads = q[2];
     case_.shape.key_dim = q[3];
     case_.shape.slots = has_slots_ ? extents("log_gate")[3] : 0;
-    constexpr Index kMost = Index{1} << 24;
     const auto check_size = [&](const char* what, Index size, Index least) {
-      check(size >= least && size <= kMost, what, " is ", size, "; expected ", least, " to ",
-            kMost);
+      check(size >= least && size <= kLargestSize, what, " is ", size, "; expected ", least, " to ",
+            kLargestSize);
     };
     check_size("the number of sequences", case_.batch, 0);
     check_size("the number of key/value heads", case_.shape.kv_heads, 1);

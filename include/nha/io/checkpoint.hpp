@@ -4,10 +4,10 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/tensor.hpp>
-#include <nha/io/describe.hpp>
 #include <nha/io/model_config.hpp>
 #include <nha/io/safetensors.hpp>
 #include <nha/layer/language_model.hpp>

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/io/describe.hpp>
+#include <nha/core/extent.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -88,9 +89,6 @@ class ConfigHandler {
 /// configurations write it.
 class ConfigValues {
  public:
-  /// Sizes above this are mistakes.
-  static constexpr Index kLargest = Index{1} << 24;
-
   /// @throws FormatError if the text is not a JSON object or has a key twice.
   ConfigValues(std::string_view text, std::string_view source)
       : source_(detail::printable(source)) {
@@ -107,7 +105,7 @@ class ConfigValues {
 
   bool has(std::string_view key) const { return find(key) != nullptr; }
 
-  /// An integer from `least` to kLargest; `otherwise` where left out.
+  /// An integer from `least` to kLargestSize; `otherwise` where left out.
   /// @throws FormatError if it is anything else.
   Index size(std::string_view key, Index otherwise, Index least = 1) const {
     return has(key) ? needed_size(key, least) : otherwise;
@@ -118,10 +116,10 @@ class ConfigValues {
     const auto* negative = std::get_if<std::int64_t>(&value);
     check_type(positive != nullptr || negative != nullptr, key, "an integer");
     check_format(positive != nullptr && *positive >= static_cast<std::uint64_t>(least) &&
-                     *positive <= static_cast<std::uint64_t>(kLargest),
+                     *positive <= static_cast<std::uint64_t>(kLargestSize),
                  source_, ": ", key, " is ",
                  positive != nullptr ? std::to_string(*positive) : std::to_string(*negative),
-                 "; expected ", least, " to ", kLargest);
+                 "; expected ", least, " to ", kLargestSize);
     return static_cast<Index>(*positive);
   }
 

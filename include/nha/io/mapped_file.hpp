@@ -4,8 +4,8 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
-#include <nha/io/describe.hpp>
 
 #include <cerrno>
 #include <cstddef>

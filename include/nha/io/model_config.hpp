@@ -5,10 +5,11 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
 #include <nha/io/config_values.hpp>
-#include <nha/io/describe.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/layer/layer_options.hpp>
 #include <nha/layer/model_options.hpp>
@@ -96,8 +97,7 @@ class ModelConfigReader {
     if (values_.has("head_dim")) return values_.needed_size("head_dim");
     const double factor = values_.number(expand, 1.0);
     const double width = std::floor(static_cast<double>(shape.hidden) * factor);
-    check(width >= 1 && width <= ConfigValues::kLargest &&
-              static_cast<Index>(width) % shape.query_heads == 0,
+    check(width >= 1 && width <= kLargestSize && static_cast<Index>(width) % shape.query_heads == 0,
           "hidden_size times ", expand, " is ", width, "; expected a multiple of num_heads, ",
           shape.query_heads);
     return static_cast<Index>(width) / shape.query_heads;
@@ -108,8 +108,8 @@ class ModelConfigReader {
     if (values_.has("intermediate_size")) return values_.needed_size("intermediate_size");
     const double width =
         std::floor(static_cast<double>(hidden) * values_.number("hidden_ratio", 4.0) * 2 / 3);
-    check(width >= 1 && width <= ConfigValues::kLargest, "hidden_ratio makes intermediate_size ",
-          width, "; expected 1 to ", ConfigValues::kLargest);
+    check(width >= 1 && width <= kLargestSize, "hidden_ratio makes intermediate_size ", width,
+          "; expected 1 to ", kLargestSize);
     return (static_cast<Index>(width) + 255) / 256 * 256;
   }
 

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
-#include <nha/io/describe.hpp>
 #include <nha/io/mapped_file.hpp>
 
 #include <cerrno>

@@ -7,9 +7,9 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
-#include <nha/io/describe.hpp>
-#include <nha/io/little_endian.hpp>
+#include <nha/core/little_endian.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/io/safetensors_header.hpp>
 #include <nha/io/stored_tensor.hpp>

@@ -6,9 +6,9 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/io/describe.hpp>
 #include <nha/io/stored_type.hpp>
 
 #include <nlohmann/json.hpp>

@@ -3,11 +3,11 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/little_endian.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
-#include <nha/io/describe.hpp>
-#include <nha/io/little_endian.hpp>
 #include <nha/io/stored_type.hpp>
 
 #include <algorithm>

@@ -40,7 +40,8 @@ class FeedForward {
     return {gate, cursor.take<T>(rows * intermediate_)};
   }
 
-  /// y = W_down (silu(W_gate x) * (W_up x)); x and y are [rows, hidden], y may be x.
+  /// y = W_down (silu(W_gate x) * (W_up x)); x and y are [rows, hidden], y may be x. `a` is from
+  /// take_activations() of this layer for the same number of rows, which is not checked.
   /// @throws ArgumentError if the shapes do not fit.
   template <Executor E = const Serial>
   void forward(const ConstRows& x, const Rows& y, const Activations& a,

@@ -3,12 +3,14 @@
 #pragma once
 
 #include <nha/attention/prefill.hpp>
+#include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
+#include <nha/layer/check_rows.hpp>
 #include <nha/layer/decoder_block.hpp>
 #include <nha/layer/language_model_state.hpp>
 #include <nha/layer/linear.hpp>
@@ -20,8 +22,11 @@
 
 #include <algorithm>
 #include <concepts>
+#include <cstddef>
 #include <cstdint>
+#include <memory_resource>
 #include <span>
+#include <string>
 #include <utility>
 #include <vector>
 
@@ -40,8 +45,8 @@ struct ForwardOptions {
   PrefillOptions attention = {};
 };
 
-/// A model: weights that never change, used with any number of states. Const calls from several
-/// threads are safe as long as each has its own state and workspace.
+/// A model of float or double: weights that never change, used with any number of states. Const
+/// calls from several threads are safe as long as each has its own state and workspace.
 template <std::floating_point T>
 class LanguageModel {
  public:
@@ -56,6 +61,9 @@ class LanguageModel {
                    "the weights are of ", weights.layers.size(), " layers; expected ",
                    options.layers);
     visit_weights(options, weights, detail::CheckWeights());
+    visit_weights(options, weights, [&](const std::string&, const auto& weight, const auto&) {
+      parameters_ += weight.size();
+    });
     embeddings_ = std::move(weights.embeddings);
     blocks_.reserve(weights.layers.size());
     for (auto& layer : weights.layers) blocks_.emplace_back(options, std::move(layer));
@@ -65,6 +73,8 @@ class LanguageModel {
 
   const ModelOptions& options() const noexcept { return options_; }
   const std::vector<DecoderBlock<T>>& blocks() const noexcept { return blocks_; }
+  /// Number of weights; those of a tied head count once.
+  Index parameters() const noexcept { return parameters_; }
 
   /// An empty state. The weights serve any windows: they are the state's.
   /// @throws ArgumentError if an option is out of range.
@@ -84,8 +94,13 @@ class LanguageModel {
   /// tokens in all allocate nothing.
   /// A NaN in the weights or from an overflow reaches the logits of its sequence, and stays in the
   /// state until reset.
-  /// @throws ArgumentError if a token is not in the vocabulary or a shape does not fit; nothing has
-  ///   then been touched.
+  ///
+  /// Scratch memory for all layers is reserved before the first runs, so no error leaves the layers
+  /// out of step. Two ways to run out of memory remain: in linear(), which terminates the program,
+  /// and with Algorithm::reference, which allocates; after that reset the state.
+  /// @throws ArgumentError if a token is not in the vocabulary, a shape does not fit, elements of
+  ///   an output share memory, or the layers of the state have seen unlike numbers of tokens;
+  ///   nothing has then been touched.
   template <Executor E = const Serial>
   void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
                LayerWorkspace& workspace, const ForwardOptions<T>& options = {},
@@ -97,6 +112,11 @@ class LanguageModel {
     SectionCursor sizes(nullptr);
     take_activations(sizes, batch);
     workspace.activations.reserve(sizes.used());
+    std::size_t kernel = 0;
+    for (Index n = 0; n < state.layers(); ++n)
+      kernel = std::max(kernel, attention(n).kernel_bytes(batch, state.layer(n), options.attention,
+                                                          executor.workers()));
+    workspace.kernel.reserve(kernel);
     SectionCursor cursor(workspace.activations.data());
     const Activations a = take_activations(cursor, batch);
 
@@ -135,6 +155,10 @@ class LanguageModel {
     return a;
   }
 
+  const NativeHybridAttention<T>& attention(Index n) const noexcept {
+    return blocks_[static_cast<std::size_t>(n)].attention();
+  }
+
   static bool is_last_only(const Logits& logits, const TokenBatch& batch) noexcept {
     return logits.extent(0) == batch.sequences() && logits.extent(1) == 1;
   }
@@ -143,8 +167,7 @@ class LanguageModel {
              const Logits& logits, const ForwardOptions<T>& options) const {
     check_argument(state.layers() == options_.layers, "the state is of ", state.layers(),
                    " layers; the model has ", options_.layers);
-    for (Index n = 0; n < state.layers(); ++n)
-      blocks_[static_cast<std::size_t>(n)].attention().check_state(state.layer(n));
+    for (Index n = 0; n < state.layers(); ++n) check_layer(state, n);
     validate(batch, state.batch());
     check_argument(batch.rows() == 0 || tokens.data() != nullptr, "tokens have no data");
     for (Index b = 0; b < tokens.extent(0); ++b)
@@ -159,10 +182,24 @@ class LanguageModel {
                    "logits are [", logits.extent(0), ", ", logits.extent(1), ", ", logits.extent(2),
                    "]; expected [", batch.batch, ", ", batch.tokens, ", ", options_.vocabulary,
                    "] or [", batch.sequences(), ", 1, ", options_.vocabulary, "], rows contiguous");
+    if (logits.data() != nullptr && !logits.empty()) {
+      detail::check_rows("logits", logits[0]);
+      detail::check_distinct("logits", logits);
+    }
     check_per_layer("hidden", options.hidden, batch, options_.shape.hidden);
     check_per_layer("slot_share", options.slot_share, batch, options_.shape.query_heads);
     check_argument(options.attention.chunk >= 0, "chunk is ", options.attention.chunk,
                    "; expected 0 or more");
+  }
+  void check_layer(const LanguageModelState<T>& state, Index n) const {
+    const LayerState<T>& layer = state.layer(n);
+    attention(n).check_state(layer);
+    check_argument(layer.batch() == state.batch(), "layer ", n, " of the state holds ",
+                   layer.batch(), " sequences; layer 0 holds ", state.batch());
+    for (Index s = 0; s < state.batch(); ++s)
+      check_argument(layer.tokens_seen(s) == state.tokens_seen(s), "layer ", n,
+                     " of the state has seen ", layer.tokens_seen(s), " tokens of sequence ", s,
+                     "; layer 0 has seen ", state.tokens_seen(s));
   }
   template <class View>
   void check_per_layer(const char* name, const View& view, const TokenBatch& batch,
@@ -173,6 +210,7 @@ class LanguageModel {
                    name, " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2), ", ",
                    view.extent(3), "]; expected [", options_.layers, ", ", batch.batch, ", ",
                    batch.tokens, ", ", last, "]");
+    if (view.data() != nullptr) detail::check_distinct(name, view);
   }
 
   void embed(const Tokens& tokens, const Rows& x) const noexcept {
@@ -219,6 +257,7 @@ class LanguageModel {
   std::vector<DecoderBlock<T>> blocks_;
   Tensor<T, 1> norm_;
   Tensor<T, 2> head_;
+  Index parameters_ = 0;
 };
 
 NHA_ISA_NAMESPACE_END

@@ -6,9 +6,11 @@
 // it computes something new, one more option.
 #pragma once
 
+#include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
 #include <nha/core/options.hpp>
 
 #include <cmath>
@@ -43,7 +45,7 @@ struct LayerShape {
   Index value_dim = 64;
   Index slots = 64;
 
-  friend bool operator==(const LayerShape&, const LayerShape&) = default;
+  NHA_INLINE friend bool operator==(const LayerShape&, const LayerShape&) = default;
 };
 
 /// Options of a layer. Those of the operator (window, slot_delay, scale, empty_slots) may be chosen
@@ -62,7 +64,7 @@ struct LayerOptions {
   Index convolution_taps = 0;
   bool convolution_bias = false;
 
-  friend bool operator==(const LayerOptions&, const LayerOptions&) = default;
+  NHA_INLINE friend bool operator==(const LayerOptions&, const LayerOptions&) = default;
 };
 
 NHA_NAMESPACE_END
@@ -103,25 +105,25 @@ inline AttentionShape attention_shape(const LayerShape& shape, Index batch) {
           .slots = shape.slots};
 }
 
-/// Whether any head has a window.
-inline bool has_window(const AttentionOptions& options) {
-  if (options.head_windows.empty()) return options.window > 0;
-  for (Index window : options.head_windows)
-    if (window > 0) return true;
-  return false;
-}
-
 /// @throws ArgumentError naming the first size that is out of range.
 inline void validate(const LayerShape& shape) {
-  constexpr Index most = Index{1} << 24;
-  check_argument(shape.hidden >= 1 && shape.hidden <= most, "hidden is ", shape.hidden,
-                 "; expected 1 to ", most);
+  check_size("hidden", shape.hidden, 1);
   validate(attention_shape(shape, 1));
-  check_argument(shape.query_heads >= 1 && shape.query_heads <= most &&
+  check_argument(shape.query_heads >= 1 && shape.query_heads <= kLargestSize &&
                      shape.query_heads % shape.kv_heads == 0,
                  "query_heads is ", shape.query_heads, "; expected a multiple of the ",
                  shape.kv_heads, " key/value heads");
 }
+
+namespace detail {
+
+/// That windows come with keys that can be rotated.
+inline void check_rotary(const AttentionOptions& options, Index key_dim) {
+  check_argument(!has_window(options) || key_dim % 2 == 0, "key_dim is ", key_dim,
+                 "; the rotary embedding of the window needs an even number");
+}
+
+}  // namespace detail
 
 /// @throws ArgumentError naming the first option that is out of range for the shape.
 inline void validate(const LayerOptions& options, const LayerShape& shape) {
@@ -136,8 +138,7 @@ inline void validate(const LayerOptions& options, const LayerShape& shape) {
                  "output_norm_eps is ", options.output_norm_eps, "; expected 0 or more");
   check_argument(options.convolution_taps >= 0 && options.convolution_taps <= 64,
                  "convolution_taps is ", options.convolution_taps, "; expected 0 to 64");
-  check_argument(!has_window(options.attention) || shape.key_dim % 2 == 0, "key_dim is ",
-                 shape.key_dim, "; the rotary embedding of the window needs an even number");
+  detail::check_rotary(options.attention, shape.key_dim);
 }
 
 NHA_ISA_NAMESPACE_END

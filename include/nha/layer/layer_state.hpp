@@ -11,6 +11,7 @@
 #include <nha/layer/short_convolution.hpp>
 #include <nha/memory/state.hpp>
 
+#include <array>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
@@ -28,12 +29,17 @@ class LayerState {
   LayerState(const LayerShape& shape, const LayerOptions& options, Index batch = 1,
              Index max_rollback = 0,
              std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : attention_(attention_shape(shape, batch), options.attention, max_rollback, memory) {
+      : attention_(checked_shape(shape, options, batch), options.attention, max_rollback, memory) {
     if (options.convolution_taps == 0) return;
     convolutions_.reserve(3);
-    for (Index channels : {shape.query_heads * shape.key_dim, shape.kv_heads * shape.key_dim,
-                           shape.kv_heads * shape.value_dim})
+    for (Index channels : convolution_channels(shape))
       convolutions_.emplace_back(batch, channels, options.convolution_taps, max_rollback, memory);
+  }
+
+  /// Channels of the convolutions over q, k and v of a layer that has them.
+  static std::array<Index, 3> convolution_channels(const LayerShape& shape) noexcept {
+    return {shape.query_heads * shape.key_dim, shape.kv_heads * shape.key_dim,
+            shape.kv_heads * shape.value_dim};
   }
 
   /// Slots and windows.
@@ -41,7 +47,6 @@ class LayerState {
   const AttentionState<T>& attention() const noexcept { return attention_; }
   /// Inputs of the convolutions over q, k and v, in that order; empty where the layer has none.
   std::vector<ConvolutionState<T>>& convolutions() noexcept { return convolutions_; }
-
   const std::vector<ConvolutionState<T>>& convolutions() const noexcept { return convolutions_; }
 
   /// An empty state of one sequence of the same layer, that sequences can be forked from and to.
@@ -110,6 +115,12 @@ class LayerState {
   }
 
  private:
+  static AttentionShape checked_shape(const LayerShape& shape, const LayerOptions& options,
+                                      Index batch) {
+    validate(shape);
+    validate(options, shape);
+    return attention_shape(shape, batch);
+  }
   explicit LayerState(AttentionState<T> attention) : attention_(std::move(attention)) {}
 
   AttentionState<T> attention_;

@@ -7,6 +7,7 @@
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/tensor_view.hpp>
+#include <nha/layer/check_rows.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <Eigen/Core>
@@ -30,6 +31,7 @@ using EigenRows = Eigen::Map<
 
 template <class T>
 EigenRows<T> eigen_rows(const TensorView<T, Dynamic, Dynamic>& view) noexcept {
+  // The stride of a single row means nothing and may be too small for Eigen.
   return EigenRows<T>(view.data(), view.extent(0), view.extent(1),
                       Eigen::OuterStride<>(std::max<Index>(view.stride(0), view.extent(1))));
 }
@@ -60,8 +62,10 @@ void linear_block(const TensorView<const T, Dynamic, Dynamic>& x,
 ///
 /// The product is cut into blocks that are tasks of the executor; a small one runs on the calling
 /// thread. The blocks do not depend on the executor and neither does the result. With fewer than 8
-/// rows nothing is allocated; with more, Eigen may take packing buffers from the heap.
-/// @throws ArgumentError if the shapes do not fit or a row is not contiguous.
+/// rows nothing is allocated; with more, Eigen may take packing buffers from the heap. Tasks are
+/// noexcept: if there is no memory for these buffers the program is terminated.
+/// @throws ArgumentError if the shapes do not fit, there is no data, or rows are not contiguous or
+///   overlap (a stride that is 0, negative or shorter than a row); nothing has then been touched.
 template <std::floating_point T, Executor E = const Serial>
 void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
             std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> weight,
@@ -73,8 +77,9 @@ void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
                  "; the weight expects ", in);
   check_argument(y.extent(0) == rows && y.extent(1) == out, "y of linear is [", y.extent(0), ", ",
                  y.extent(1), "]; expected [", rows, ", ", out, "]");
-  check_argument(x.has_contiguous_rows() && weight.has_contiguous_rows() && y.has_contiguous_rows(),
-                 "rows of linear must be contiguous");
+  detail::check_rows("x of linear", x);
+  detail::check_rows("weight of linear", weight);
+  detail::check_rows("y of linear", y);
   if (rows == 0 || out == 0) return;
 
   const bool few = rows < detail::kFewRows;

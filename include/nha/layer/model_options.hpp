@@ -5,6 +5,7 @@
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
 #include <nha/layer/layer_options.hpp>
 
 #include <cmath>
@@ -29,7 +30,7 @@ struct ModelOptions {
   /// The output projection is the embedding matrix.
   bool tied_head = false;
 
-  friend bool operator==(const ModelOptions&, const ModelOptions&) = default;
+  NHA_INLINE friend bool operator==(const ModelOptions&, const ModelOptions&) = default;
 };
 
 /// How to make the state of a model; every state of a model may have other windows.
@@ -50,13 +51,9 @@ NHA_ISA_NAMESPACE_BEGIN
 
 /// @throws ArgumentError naming the first option that is out of range.
 inline void validate(const ModelOptions& options) {
-  constexpr Index most = Index{1} << 24;
-  const auto check = [&](const char* name, Index value) {
-    check_argument(value >= 1 && value <= most, name, " is ", value, "; expected 1 to ", most);
-  };
-  check("vocabulary", options.vocabulary);
-  check("layers", options.layers);
-  check("intermediate", options.intermediate);
+  check_size("vocabulary", options.vocabulary, 1);
+  check_size("layers", options.layers, 1);
+  check_size("intermediate", options.intermediate, 1);
   validate(options.shape);
   validate(options.layer, options.shape);
   check_argument(

@@ -10,6 +10,7 @@
 #pragma once
 
 #include <nha/attention/prefill.hpp>
+#include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
@@ -17,6 +18,7 @@
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
 #include <nha/layer/activation.hpp>
+#include <nha/layer/check_rows.hpp>
 #include <nha/layer/feature_map.hpp>
 #include <nha/layer/gate.hpp>
 #include <nha/layer/layer_options.hpp>
@@ -48,20 +50,22 @@ struct LayerWorkspace {
 template <std::floating_point T>
 struct RotaryTable {
   TensorView<T, Dynamic, Dynamic> cosine, sine;
+  double* frequencies;  // [key_dim / 2]
 
   static RotaryTable take(SectionCursor& cursor, const LayerShape& shape, Index rows) {
     const Index half = shape.key_dim / 2;
     T* cosine = cursor.take<T>(rows * half);
     T* sine = cursor.take<T>(rows * half);
-    return {{cosine, {rows, half}}, {sine, {rows, half}}};
+    return {{cosine, {rows, half}}, {sine, {rows, half}}, cursor.take<double>(half)};
   }
   /// Fills in the positions that follow what the sequences of the state have seen.
   void fill(const TokenBatch& tokens, const LayerState<T>& state, double theta) const {
+    const Index half = cosine.extent(1);
+    rotary_frequencies(theta, 2 * half, frequencies);
     for (Index n = 0; n < tokens.sequences(); ++n)
       for (Index i = 0; i < tokens.count(n); ++i) {
         const Index row = tokens.first_row(n) + i;
-        rotary_row(state.tokens_seen(n) + i, theta, 2 * cosine.extent(1), &cosine(row, 0),
-                   &sine(row, 0));
+        rotary_row(state.tokens_seen(n) + i, frequencies, half, &cosine(row, 0), &sine(row, 0));
       }
   }
 };
@@ -90,6 +94,7 @@ class NativeHybridAttention {
   const AttentionWeights<T>& weights() const noexcept { return weights_; }
 
   /// An empty state with the layer's own windows.
+  /// @throws ArgumentError if batch or max_rollback is out of range.
   LayerState<T> make_state(Index batch = 1, Index max_rollback = 0) const {
     return LayerState<T>(shape_, options_, batch, max_rollback);
   }
@@ -98,6 +103,9 @@ class NativeHybridAttention {
   /// state; y [rows, hidden] must not overlap x. Rows must be contiguous. The result is the same
   /// however the tokens are cut into calls. With slot_share [batch, tokens, query heads], also the
   /// part of each head's attention that fell on the slots.
+  ///
+  /// All scratch memory is reserved before the state is touched; what may still run out of memory
+  /// is linear(), and that terminates the program.
   /// @throws ArgumentError if the shapes do not fit each other or the state; nothing has then been
   ///   touched.
   template <Executor E = const Serial>
@@ -111,6 +119,7 @@ class NativeHybridAttention {
     SectionCursor sizes(nullptr);
     sections(sizes);
     workspace.activations.reserve(sizes.used());
+    workspace.kernel.reserve(kernel_bytes(tokens, state, {}, executor.workers()));
     SectionCursor cursor(workspace.activations.data());
     const auto taken = sections(cursor);
     taken.first.fill(tokens, state, options_.rope_theta);
@@ -122,26 +131,40 @@ class NativeHybridAttention {
              const Rows& y, const Share& slot_share) const {
     check_state(state);
     validate(tokens, state.batch());
-    for (const ConstRows& view : {x, ConstRows(y)})
-      check_argument(view.extent(0) == tokens.rows() && view.extent(1) == shape_.hidden,
-                     "x and y of the layer must be [", tokens.rows(), ", ", shape_.hidden,
-                     "]; one is [", view.extent(0), ", ", view.extent(1), "]");
-    check_argument(tokens.rows() == 0 || (x.data() != nullptr && y.data() != nullptr),
-                   "x or y of the layer has no data");
-    check_argument(x.has_contiguous_rows() && y.has_contiguous_rows(),
-                   "rows of x and y of the layer must be contiguous");
+    const auto check_view = [&](const char* name, const ConstRows& view) {
+      check_argument(view.extent(0) == tokens.rows() && view.extent(1) == shape_.hidden, name,
+                     " is [", view.extent(0), ", ", view.extent(1), "]; expected [", tokens.rows(),
+                     ", ", shape_.hidden, "]");
+      detail::check_rows(name, view);
+    };
+    check_view("x of the layer", x);
+    check_view("y of the layer", y);
     check_argument(slot_share.data() == nullptr || (slot_share.extent(0) == tokens.batch &&
                                                     slot_share.extent(1) == tokens.tokens &&
                                                     slot_share.extent(2) == shape_.query_heads),
                    "slot_share must be [", tokens.batch, ", ", tokens.tokens, ", ",
                    shape_.query_heads, "]");
+    if (slot_share.data() != nullptr) detail::check_distinct("slot_share", slot_share);
   }
-  /// @throws ArgumentError if the state is not one of a layer of this shape.
+  /// @throws ArgumentError if the state is not one of a layer of this shape, or its parts do not
+  ///   belong together.
   void check_state(const LayerState<T>& state) const {
-    const Index taps = state.has_convolutions() ? state.convolutions().front().kept() + 1 : 0;
-    check_argument(state.attention().shape() == attention_shape(shape_, state.batch()) &&
-                       taps == options_.convolution_taps,
-                   "the state is that of a layer of another shape");
+    const auto& convolutions = state.convolutions();
+    const auto channels = LayerState<T>::convolution_channels(shape_);
+    const std::size_t count = options_.convolution_taps == 0 ? 0 : channels.size();
+    bool same = state.attention().shape() == attention_shape(shape_, state.batch()) &&
+                convolutions.size() == count;
+    for (std::size_t i = 0; i < count && same; ++i)
+      same = convolutions[i].kept() + 1 == options_.convolution_taps &&
+             convolutions[i].channels() == channels[i] && convolutions[i].batch() == state.batch();
+    check_argument(same, "the state is that of a layer of another shape");
+    detail::check_rotary(state.attention().options(), shape_.key_dim);
+    for (const auto& convolution : convolutions)
+      for (Index n = 0; n < state.batch(); ++n)
+        check_argument(convolution.tokens_seen(n) == state.tokens_seen(n),
+                       "a convolution has seen ", convolution.tokens_seen(n),
+                       " tokens of sequence ", n, "; slots and window have seen ",
+                       state.tokens_seen(n));
   }
 
   // What follows is for models, which share one table and one set of scratch memory between their
@@ -170,6 +193,14 @@ class NativeHybridAttention {
     if (options_.feature_map == FeatureMap::t2r) a.map = cursor.take<T>(q);
     if (options_.convolution_taps > 0) a.raw = cursor.take<T>(std::max(q, v));
     return a;
+  }
+
+  /// Bytes of kernel workspace that run() needs; reserved before it, nothing in it throws (but that
+  /// Algorithm::reference allocates).
+  std::size_t kernel_bytes(const TokenBatch& tokens, const LayerState<T>& state,
+                           const PrefillOptions& algorithm, Index workers) const {
+    return prefill_workspace_bytes(state.attention(), shape_.query_heads, tokens.longest(),
+                                   algorithm, workers);
   }
 
   template <Executor E>

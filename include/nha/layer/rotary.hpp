@@ -15,13 +15,19 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// Cosines and sines of one position: angle i is position * theta^(-2i/D), i < D/2. Angles are
+/// What each channel pair turns by from one position to the next: theta^(-2i/D), i < D/2.
+inline void rotary_frequencies(double theta, Index head_dim, double* frequencies) noexcept {
+  for (Index i = 0; i < head_dim / 2; ++i)
+    frequencies[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
+}
+
+/// Cosines and sines of one position: angle i is position * frequencies[i], i < half. Angles are
 /// computed in double from the 64-bit position, so a stream may be as long as it likes.
 template <std::floating_point T>
-void rotary_row(std::int64_t position, double theta, Index head_dim, T* cosine, T* sine) noexcept {
-  for (Index i = 0; i < head_dim / 2; ++i) {
-    const double exponent = -2.0 * static_cast<double>(i) / static_cast<double>(head_dim);
-    const double angle = static_cast<double>(position) * std::pow(theta, exponent);
+void rotary_row(std::int64_t position, const double* frequencies, Index half, T* cosine,
+                T* sine) noexcept {
+  for (Index i = 0; i < half; ++i) {
+    const double angle = static_cast<double>(position) * frequencies[i];
     cosine[i] = static_cast<T>(std::cos(angle));
     sine[i] = static_cast<T>(std::sin(angle));
   }

@@ -4,11 +4,14 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/layer/activation.hpp>
+#include <nha/layer/check_rows.hpp>
 #include <nha/layer/token_batch.hpp>
 
 #include <algorithm>
@@ -27,10 +30,11 @@ NHA_ISA_NAMESPACE_BEGIN
 template <std::floating_point T>
 class ConvolutionState {
  public:
+  /// @throws ArgumentError if a size is out of range.
   ConvolutionState(Index batch, Index channels, Index taps, Index max_rollback = 0,
                    std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : max_rollback_(max_rollback),
-        inputs_({batch, taps - 1 + max_rollback, channels}, memory),
+        inputs_(checked_sizes(batch, channels, taps, max_rollback), memory),
         positions_(static_cast<std::size_t>(batch)) {}
 
   Index batch() const noexcept { return inputs_.extent(0); }
@@ -39,20 +43,20 @@ class ConvolutionState {
   std::size_t bytes() const noexcept {
     return inputs_.values().size_bytes() + positions_.size() * sizeof(Position);
   }
+  /// @throws ArgumentError if there is no such sequence.
   std::int64_t tokens_seen(Index sequence) const { return at(sequence).seen; }
 
-  void reset() noexcept {
-    for (Index n = 0; n < batch(); ++n) reset(n);
-  }
-  void reset(Index sequence) noexcept { at(sequence) = {}; }
+  void reset() noexcept { std::fill(positions_.begin(), positions_.end(), Position{}); }
+  /// @throws ArgumentError if there is no such sequence.
+  void reset(Index sequence) { at(sequence) = {}; }
 
   /// Copies one sequence to a place of a state of the same sizes (but for the batch).
   /// @throws ArgumentError if a sequence does not exist or the states do not match.
   void fork(Index from, ConvolutionState& target, Index to) const {
-    check_sequence(from);
-    target.check_sequence(to);
+    const Position& position = at(from);
+    Position& target_position = target.at(to);
     check_argument(same_layer(target), "target of fork is a convolution state of other sizes");
-    target.at(to) = at(from);
+    target_position = position;
     const auto rows = inputs_.view()[from];
     if (!rows.empty()) std::copy_n(rows.data(), rows.size(), target.inputs_.view()[to].data());
   }
@@ -65,7 +69,6 @@ class ConvolutionState {
   /// @throws ArgumentError if the sequence has not that many, or they lie further back than
   ///   max_rollback from the furthest position it has reached.
   void rollback(Index sequence, Index tokens) {
-    check_sequence(sequence);
     Position& position = at(sequence);
     check_argument(tokens >= 0 && tokens <= position.seen - position.oldest_reachable,
                    "tokens to roll back is ", tokens, "; the convolution keeps ", max_rollback_,
@@ -81,8 +84,7 @@ class ConvolutionState {
     for (Index n = 0; n < a.batch(); ++n) {
       if (a.tokens_seen(n) != b.tokens_seen(n)) return false;
       for (std::int64_t t = a.oldest_input(n); t < a.tokens_seen(n); ++t)
-        if (a.channels() > 0 &&
-            std::memcmp(a.input(n, t), b.input(n, t),
+        if (std::memcmp(a.input(n, t), b.input(n, t),
                         static_cast<std::size_t>(a.channels()) * sizeof(T)) != 0)
           return false;
     }
@@ -92,29 +94,39 @@ class ConvolutionState {
   /// How many inputs a later one needs: taps - 1.
   Index kept() const noexcept { return inputs_.extent(1) - max_rollback_; }
   /// The first of the newest tokens whose inputs a later one needs.
-  std::int64_t oldest_input(Index sequence) const noexcept {
+  /// @throws ArgumentError if there is no such sequence.
+  std::int64_t oldest_input(Index sequence) const {
     return std::max<std::int64_t>(0, at(sequence).seen - kept());
   }
   /// Makes a sequence one of `tokens_seen` tokens whose newest inputs the caller then fills in; it
   /// can be rolled back to here and no further.
-  void begin_history(Index sequence, std::int64_t tokens_seen) noexcept {
+  /// @throws ArgumentError if there is no such sequence or tokens_seen is negative.
+  void begin_history(Index sequence, std::int64_t tokens_seen) {
+    check_argument(tokens_seen >= 0, "tokens_seen is ", tokens_seen, "; expected 0 or more");
     at(sequence) = {tokens_seen, tokens_seen};
   }
 
-  /// The input of an earlier token that is still kept, for the convolution: `token` is at least
-  /// tokens_seen - taps + 1.
-  const T* input(Index sequence, std::int64_t token) const noexcept {
+  /// The input [channels] of one of the newest tokens: from oldest_input() to the last one seen.
+  /// @throws ArgumentError if there is no such sequence or the token is none of these.
+  const T* input(Index sequence, std::int64_t token) const {
+    check_token(sequence, token);
     return inputs_.data() + offset(sequence, token);
   }
-  T* input(Index sequence, std::int64_t token) noexcept {
+  T* input(Index sequence, std::int64_t token) {
+    check_token(sequence, token);
     return inputs_.data() + offset(sequence, token);
   }
-  /// Puts `count` new inputs [count, channels] behind those seen.
-  void append(Index sequence, const T* rows, Index count) noexcept {
+  /// Puts new inputs, rows [count, channels], behind those seen.
+  /// @throws ArgumentError if there is no such sequence or the rows do not fit.
+  void append(Index sequence, TensorView<const T, Dynamic, Dynamic> rows) {
     Position& position = at(sequence);
+    const Index count = rows.extent(0);
+    check_argument(rows.extent(1) == channels(), "rows to append have ", rows.extent(1),
+                   " channels; expected ", channels());
+    detail::check_rows("rows to append", rows);
     const Index kept = std::min(count, inputs_.extent(1));
     for (Index i = count - kept; i < count; ++i)
-      std::copy_n(rows + i * channels(), channels(),
+      std::copy_n(rows.data() + i * rows.stride(0), channels(),
                   inputs_.data() + offset(sequence, position.seen + i));
     position.seen += count;
     position.oldest_reachable = std::max(position.oldest_reachable, position.seen - max_rollback_);
@@ -129,13 +141,35 @@ class ConvolutionState {
     const Index capacity = inputs_.extent(1);
     return (sequence * capacity + static_cast<Index>(token % capacity)) * channels();
   }
-  Position& at(Index sequence) noexcept { return positions_[static_cast<std::size_t>(sequence)]; }
-  const Position& at(Index sequence) const noexcept {
+  Position& at(Index sequence) {
+    check_sequence(sequence);
     return positions_[static_cast<std::size_t>(sequence)];
+  }
+  const Position& at(Index sequence) const {
+    check_sequence(sequence);
+    return positions_[static_cast<std::size_t>(sequence)];
+  }
+  static typename Tensor<T, 3>::Sizes checked_sizes(Index batch, Index channels, Index taps,
+                                                    Index max_rollback) {
+    check_size("batch", batch, 0);
+    check_argument(channels >= 1 && channels <= kLargestSize * kLargestSize, "channels is ",
+                   channels, "; expected 1 to ", kLargestSize * kLargestSize);
+    check_size("taps", taps, 1);
+    check_size("max_rollback", max_rollback, 0);
+    check_bytes("the state of a convolution",
+                static_cast<double>(batch) * static_cast<double>(channels) *
+                    static_cast<double>(taps + max_rollback) * static_cast<double>(sizeof(T)));
+    return {batch, taps - 1 + max_rollback, channels};
   }
   void check_sequence(Index sequence) const {
     check_argument(sequence >= 0 && sequence < batch(), "sequence is ", sequence,
                    "; expected 0 to ", batch() - 1);
+  }
+  void check_token(Index sequence, std::int64_t token) const {
+    const std::int64_t oldest = oldest_input(sequence);
+    const std::int64_t seen = at(sequence).seen;
+    check_argument(token >= oldest && token < seen, "token is ", token,
+                   "; the convolution keeps the inputs of ", oldest, " to ", seen - 1);
   }
 
   Index max_rollback_;
@@ -144,9 +178,10 @@ class ConvolutionState {
 };
 
 /// y[t][c] = silu(bias[c] + sum_i weight[c][i] * x[t - taps + 1 + i][c]) for each sequence, inputs
-/// before its first being 0: x and y [rows, channels], contiguous and not overlapping; weight
+/// before its first being 0: x and y [rows, channels] with contiguous rows, not overlapping; weight
 /// [channels, taps]; bias [channels] or empty. Continues from the state and moves it on.
-/// @throws ArgumentError if the shapes do not fit.
+/// @throws ArgumentError if the shapes do not fit each other or the state, or there is no data;
+///   nothing has then been touched.
 template <std::floating_point T>
 void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
                        const TokenBatch& tokens,
@@ -156,28 +191,38 @@ void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
   const Index channels = state.channels();
   const Index taps = weight.extent(1);
   validate(tokens, state.batch());
-  check_argument(
-      x.extent(0) == tokens.rows() && x.extent(1) == channels && y.extents() == x.extents(),
-      "x and y of short_convolution must be [", tokens.rows(), ", ", channels, "]");
-  check_argument(weight.extent(0) == channels, "weight of short_convolution has ", weight.extent(0),
-                 " channels; expected ", channels);
+  const auto check = [&](const char* name, const TensorView<const T, Dynamic, Dynamic>& view) {
+    check_argument(view.extent(0) == tokens.rows() && view.extent(1) == channels, name, " is [",
+                   view.extent(0), ", ", view.extent(1), "]; expected [", tokens.rows(), ", ",
+                   channels, "]");
+    detail::check_rows(name, view);
+  };
+  check("x of short_convolution", x);
+  check("y of short_convolution", y);
+  check_argument(weight.extent(0) == channels && taps == state.kept() + 1,
+                 "weight of short_convolution is [", weight.extent(0), ", ", taps,
+                 "]; the state is of [", channels, ", ", state.kept() + 1, "]");
+  check_argument(weight.data() != nullptr, "weight of short_convolution has no data");
+  check_argument(bias.empty() || bias.extent(0) == channels, "bias of short_convolution has ",
+                 bias.extent(0), " entries; expected ", channels, " or none");
+  check_argument(bias.empty() || bias.data() != nullptr, "bias of short_convolution has no data");
   for (Index n = 0; n < tokens.sequences(); ++n) {
     const Index first = tokens.first_row(n);
     const Index count = tokens.count(n);
     const std::int64_t seen = state.tokens_seen(n);
     for (Index t = 0; t < count; ++t) {
-      T* out = y.data() + (first + t) * channels;
+      T* out = y.data() + (first + t) * y.stride(0);
       for (Index c = 0; c < channels; ++c) out[c] = bias.empty() ? T{0} : bias(c);
       for (Index i = 0; i < taps; ++i) {
         const Index source = t - taps + 1 + i;
         if (seen + source < 0) continue;
         const T* in =
-            source >= 0 ? x.data() + (first + source) * channels : state.input(n, seen + source);
+            source >= 0 ? x.data() + (first + source) * x.stride(0) : state.input(n, seen + source);
         for (Index c = 0; c < channels; ++c) out[c] += weight(c, i) * in[c];
       }
       silu(out, channels);
     }
-    state.append(n, x.data() + first * channels, count);
+    state.append(n, x.template slice<0>(first, count));
   }
 }
 

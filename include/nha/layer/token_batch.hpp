@@ -2,10 +2,12 @@
 // TokenBatch: which sequence each row of a layer's activations belongs to.
 #pragma once
 
+#include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <span>
@@ -32,20 +34,17 @@ struct TokenBatch {
   Index count(Index sequence) const noexcept {
     return cu_seqlens.empty() ? tokens : first_row(sequence + 1) - first_row(sequence);
   }
+  /// Number of tokens of the longest sequence.
+  Index longest() const noexcept {
+    Index most = 0;
+    for (Index n = 0; n < sequences(); ++n) most = std::max(most, count(n));
+    return most;
+  }
 };
 
 /// @throws ArgumentError if the batch does not hold tokens for exactly `sequences` sequences.
 inline void validate(const TokenBatch& tokens, Index sequences) {
-  const auto cu = tokens.cu_seqlens;
-  if (!cu.empty()) {
-    check_argument(tokens.batch == 1, "with cu_seqlens the batch axis has extent ", tokens.batch,
-                   "; expected 1");
-    check_argument(cu.front() == 0 && cu.back() == tokens.tokens, "cu_seqlens goes from ",
-                   cu.front(), " to ", cu.back(), "; expected 0 to ", tokens.tokens);
-    for (std::size_t n = 1; n < cu.size(); ++n)
-      check_argument(cu[n - 1] <= cu[n], "cu_seqlens falls from ", cu[n - 1], " to ", cu[n],
-                     " at entry ", n);
-  }
+  detail::check_cu_seqlens(tokens.cu_seqlens, tokens.batch, tokens.tokens);
   check_argument(tokens.sequences() == sequences, "the tokens are of ", tokens.sequences(),
                  " sequences; the state holds ", sequences);
 }

@@ -6,6 +6,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/describe.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/tensor.hpp>
@@ -129,13 +130,6 @@ struct CheckWeights {
                   const typename Tensor<T, Rank>::Sizes& extents) const {
     check_argument(tensor.extents() == extents, "weight ", name, " is ",
                    shape_text(tensor.extents()), "; expected ", shape_text(extents));
-  }
-  template <class Sizes>
-  static std::string shape_text(const Sizes& extents) {
-    std::string text = "[";
-    for (std::size_t i = 0; i < extents.size(); ++i)
-      text += (i == 0 ? "" : ", ") + std::to_string(extents[i]);
-    return text + "]";
   }
 };
 

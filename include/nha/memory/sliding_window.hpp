@@ -13,6 +13,7 @@
 #include <nha/core/tensor_view.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <memory_resource>
 
@@ -83,36 +84,30 @@ struct SlidingWindowView {
 };
 
 /// Owns the window of one head: the newest `window` tokens, for use without the rest of the
-/// operator.
-template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic>
+/// operator. One that was moved from may only be assigned to or destroyed.
+template <Scalar T, Index KeyDim = Dynamic, Index ValueDim = Dynamic>
 class SlidingWindow {
  public:
   using View = SlidingWindowView<T, KeyDim, ValueDim>;
 
-  /// @throws ArgumentError if a size is negative or differs from the static one.
+  /// @throws ArgumentError if a size is negative, above kLargestSize or differs from the static
+  ///   one, or all of it does not fit in memory.
   SlidingWindow(Index window, Index key_dim, Index value_dim,
                 std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : window_(checked("window", window, Dynamic)),
-        key_dim_(checked("key_dim", key_dim, KeyDim)),
-        value_dim_(checked("value_dim", value_dim, ValueDim)) {
-    SectionCursor size(nullptr);
-    View::take(size, window, key_dim, value_dim);
-    buffer_ = Buffer(size.used(), memory);
-  }
+      : buffer_(bytes_of(window, key_dim, value_dim), memory),
+        window_(window),
+        key_dim_(key_dim),
+        value_dim_(value_dim) {}
 
   /// The window as kernels take it.
-  View view() noexcept {
-    SectionCursor cursor(buffer_.data());
-    return View::take(cursor, window_, key_dim_, value_dim_);
-  }
+  View view() noexcept { return rows(); }
 
   /// Stores the next token; key [Dk], value [Dv]. The oldest one drops out of a full window.
-  /// @throws ArgumentError if a size does not fit.
+  /// @throws ArgumentError if a size does not fit or there is no data; nothing has then been
+  ///   stored.
   void push(TensorView<const T, Dynamic> key, TensorView<const T, Dynamic> value) {
-    check_argument(key.extent(0) == key_dim_ && key.has_contiguous_rows(), "key has ",
-                   key.extent(0), " elements; expected ", key_dim_, ", contiguous");
-    check_argument(value.extent(0) == value_dim_ && value.has_contiguous_rows(), "value has ",
-                   value.extent(0), " elements; expected ", value_dim_, ", contiguous");
+    check_row("key", key, key_dim_);
+    check_row("value", value, value_dim_);
     view().push(tokens_seen_, key.data(), value.data());
     ++tokens_seen_;
   }
@@ -124,28 +119,43 @@ class SlidingWindow {
   Index window() const noexcept { return window_; }
   std::int64_t tokens_seen() const noexcept { return tokens_seen_; }
   /// Key [Dk] and value [Dv] of the i-th token in the window, 0 <= i < size(), oldest first.
-  TensorView<const T, Dynamic> key(Index i) noexcept {
-    return {view().key_row(tokens_seen_ - size() + i), {key_dim_}};
+  TensorView<const T, Dynamic> key(Index i) const noexcept {
+    return {rows().key_row(tokens_seen_ - size() + i), {key_dim_}};
   }
-  TensorView<const T, Dynamic> value(Index i) noexcept {
-    return {view().value_row(tokens_seen_ - size() + i), {value_dim_}};
+  TensorView<const T, Dynamic> value(Index i) const noexcept {
+    return {rows().value_row(tokens_seen_ - size() + i), {value_dim_}};
   }
   void clear() noexcept { tokens_seen_ = 0; }
   std::size_t bytes() const noexcept { return buffer_.size(); }
 
  private:
-  static Index checked(const char* name, Index size, Index static_size) {
-    check_argument(size >= 0, name, " is ", size, "; expected 0 or more");
-    check_argument(static_size == Dynamic || static_size == size, name, " is ", size,
-                   "; the type says ", static_size);
-    return size;
+  static std::size_t bytes_of(Index window, Index key_dim, Index value_dim) {
+    check_size("window", window, 0);
+    check_size("key_dim", key_dim, 0, KeyDim);
+    check_size("value_dim", value_dim, 0, ValueDim);
+    check_bytes("a window", static_cast<double>(window) *
+                                static_cast<double>(padded(key_dim) + padded(value_dim)) *
+                                sizeof(T));
+    SectionCursor size(nullptr);
+    View::take(size, window, key_dim, value_dim);
+    return size.used();
+  }
+  static void check_row(const char* name, TensorView<const T, Dynamic> row, Index size) {
+    check_argument(row.extent(0) == size && row.has_contiguous_rows(), name, " has ", row.extent(0),
+                   " elements; expected ", size, ", contiguous");
+    check_argument(row.data() != nullptr || row.empty(), name, " has no data");
+  }
+  // What a const window hands out of these is const again.
+  View rows() const noexcept {
+    SectionCursor cursor(const_cast<std::byte*>(buffer_.data()));
+    return View::take(cursor, window_, key_dim_, value_dim_);
   }
 
+  Buffer buffer_;  // first: where an assignment cannot allocate, the sizes stay as they were
   Index window_;
   Index key_dim_;
   Index value_dim_;
   std::int64_t tokens_seen_ = 0;
-  Buffer buffer_;
 };
 
 NHA_ISA_NAMESPACE_END

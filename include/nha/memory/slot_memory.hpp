@@ -18,6 +18,7 @@
 #include <cmath>
 #include <cstddef>
 #include <memory_resource>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -97,9 +98,14 @@ struct SlotMemoryView {
   }
 };
 
-/// Owns the slots of one head, for use without the rest of the operator. T is float or double.
-template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
+/// Owns the slots of one head, for use without the rest of the operator. Slots are sums, so T is
+/// float or double: accumulate_t of the type of the tokens. One that was moved from may only be
+/// assigned to or destroyed.
+template <Scalar T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
 class SlotMemory {
+  static_assert(std::is_same_v<T, accumulate_t<T>>,
+                "slots are kept in float or double; bfloat16 and float16 tokens enter as float");
+
  public:
   using View = SlotMemoryView<T, KeyDim, ValueDim, Slots>;
 
@@ -107,33 +113,29 @@ class SlotMemory {
   SlotMemory() requires(KeyDim != Dynamic && ValueDim != Dynamic && Slots != Dynamic)
       : SlotMemory(KeyDim, ValueDim, Slots) {}
 
-  /// @throws ArgumentError if a size is negative or differs from the static one.
+  /// @throws ArgumentError if a size is negative, above kLargestSize or differs from the static
+  ///   one, or all of it does not fit in memory.
   SlotMemory(Index key_dim, Index value_dim, Index slots,
              std::pmr::memory_resource* memory = std::pmr::get_default_resource())
-      : key_dim_(checked("key_dim", key_dim, KeyDim)),
-        value_dim_(checked("value_dim", value_dim, ValueDim)),
-        slots_(checked("slots", slots, Slots)) {
-    SectionCursor size(nullptr);
-    take(size);
-    buffer_ = Buffer(size.used(), memory);
-  }
+      : buffer_(bytes_of(key_dim, value_dim, slots), memory),
+        key_dim_(key_dim),
+        value_dim_(value_dim),
+        slots_(slots) {}
 
   /// The memory as kernels take it.
-  View view() noexcept {
-    SectionCursor cursor(buffer_.data());
-    return take(cursor).slots;
-  }
+  View view() noexcept { return sections().slots; }
 
   /// One token enters. log_gate [M], natural logarithm, never above 0; write [M], or empty for
   /// 1 - exp(log_gate); key [Dk]; value [Dv]. Does not allocate.
-  /// @throws ArgumentError if a size does not fit, a gate is NaN or above 0, or a write not finite;
-  /// nothing has then been written.
+  /// @throws ArgumentError if a size does not fit, a tensor but `write` has no data, a gate is NaN
+  /// or
+  ///   above 0, or a write not finite; nothing has then been written.
   void enter(TensorView<const T, Dynamic> log_gate, TensorView<const T, Dynamic> write,
              TensorView<const T, Dynamic> key, TensorView<const T, Dynamic> value) {
-    check_size("log_gate", log_gate.extent(0), slots_);
-    if (!write.empty()) check_size("write", write.extent(0), slots_);
-    check_size("key", key.extent(0), key_dim_);
-    check_size("value", value.extent(0), value_dim_);
+    check_row("log_gate", log_gate, slots_);
+    if (!write.empty()) check_row("write", write, slots_);
+    check_row("key", key, key_dim_);
+    check_row("value", value, value_dim_);
     check_argument(key.has_contiguous_rows() && value.has_contiguous_rows(),
                    "key and value must be contiguous");
     for (Index m = 0; m < slots_; ++m) {
@@ -142,18 +144,20 @@ class SlotMemory {
       check_argument(write.empty() || std::isfinite(write(m)), "write of slot ", m,
                      " is not a finite number");
     }
-    SectionCursor cursor(buffer_.data());
-    const Sections sections = take(cursor);
+    const Sections s = sections();
     for (Index m = 0; m < slots_; ++m) {
-      sections.retention[m] = retention(log_gate(m));
-      sections.write[m] = write.empty() ? default_write(log_gate(m)) : write(m);
+      s.retention[m] = retention(log_gate(m));
+      s.write[m] = write.empty() ? default_write(log_gate(m)) : write(m);
     }
-    sections.slots.enter(sections.retention, sections.write, key.data(), value.data());
+    s.slots.enter(s.retention, s.write, key.data(), value.data());
   }
 
-  TensorView<const T, Dynamic, Dynamic> keys() noexcept { return view().keys(); }
-  TensorView<const T, Dynamic, Dynamic> values() noexcept { return view().values(); }
-  TensorView<const T, Dynamic> mass() noexcept { return view().masses(); }
+  /// Keys [M, Dk], values [M, Dv] and mass [M] of the slots.
+  TensorView<const T, Dynamic, Dynamic> keys() const noexcept { return sections().slots.keys(); }
+  TensorView<const T, Dynamic, Dynamic> values() const noexcept {
+    return sections().slots.values();
+  }
+  TensorView<const T, Dynamic> mass() const noexcept { return sections().slots.masses(); }
   void clear() noexcept { view().clear(); }
   std::size_t bytes() const noexcept { return buffer_.size(); }
 
@@ -163,26 +167,38 @@ class SlotMemory {
     T* retention;  // scratch of enter()
     T* write;
   };
-  Sections take(SectionCursor& cursor) const {
-    const View slots = View::take(cursor, key_dim_, value_dim_, slots_);
-    T* retention = cursor.take<T>(slots_);
-    T* write = cursor.take<T>(slots_);
-    return {slots, retention, write};
+  static Sections take(SectionCursor& cursor, Index key_dim, Index value_dim, Index slots) {
+    const View view = View::take(cursor, key_dim, value_dim, slots);
+    T* retention = cursor.take<T>(slots);
+    T* write = cursor.take<T>(slots);
+    return {view, retention, write};
   }
-  static Index checked(const char* name, Index size, Index static_size) {
-    check_argument(size >= 0, name, " is ", size, "; expected 0 or more");
-    check_argument(static_size == Dynamic || static_size == size, name, " is ", size,
-                   "; the type says ", static_size);
-    return size;
+  static std::size_t bytes_of(Index key_dim, Index value_dim, Index slots) {
+    check_size("key_dim", key_dim, 0, KeyDim);
+    check_size("value_dim", value_dim, 0, ValueDim);
+    check_size("slots", slots, 0, Slots);
+    check_bytes("a slot memory", static_cast<double>(padded(slots)) *
+                                     static_cast<double>(padded(key_dim) + padded(value_dim) + 3) *
+                                     sizeof(T));
+    SectionCursor size(nullptr);
+    take(size, key_dim, value_dim, slots);
+    return size.used();
   }
-  static void check_size(const char* name, Index size, Index expected) {
-    check_argument(size == expected, name, " has ", size, " elements; expected ", expected);
+  static void check_row(const char* name, TensorView<const T, Dynamic> row, Index size) {
+    check_argument(row.extent(0) == size, name, " has ", row.extent(0), " elements; expected ",
+                   size);
+    check_argument(row.data() != nullptr || row.empty(), name, " has no data");
+  }
+  // What a const memory hands out of these is const again.
+  Sections sections() const noexcept {
+    SectionCursor cursor(const_cast<std::byte*>(buffer_.data()));
+    return take(cursor, key_dim_, value_dim_, slots_);
   }
 
+  Buffer buffer_;  // first: where an assignment cannot allocate, the sizes stay as they were
   Index key_dim_;
   Index value_dim_;
   Index slots_;
-  Buffer buffer_;
 };
 
 NHA_ISA_NAMESPACE_END

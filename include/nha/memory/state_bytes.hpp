@@ -26,12 +26,12 @@
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/little_endian.hpp>
 #include <nha/core/options.hpp>
 #include <nha/memory/state.hpp>
 
 #include <algorithm>
 #include <array>
-#include <bit>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -39,7 +39,6 @@
 #include <span>
 #include <string>
 #include <string_view>
-#include <type_traits>
 #include <vector>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -59,12 +58,6 @@ inline const char* state_section_name(StateSection id) noexcept {
   constexpr const char* names[kStateSections] = {"layer", "sequence", "slots", "window", "pending"};
   return names[static_cast<std::size_t>(id) - 1];
 }
-
-/// The unsigned integer that holds the bits of a T.
-template <class T>
-using StateBits =
-    std::conditional_t<sizeof(T) == 8, std::uint64_t,
-                       std::conditional_t<sizeof(T) == 4, std::uint32_t, std::uint16_t>>;
 
 /// FNV-1a, 64 bits. Every step is invertible, so two strings that differ in one byte differ in it.
 inline std::uint64_t state_checksum(std::span<const std::byte> bytes) noexcept {
@@ -109,10 +102,7 @@ class StateWriter {
   /// Puts a number at a place already passed.
   template <class T>
   void put(std::size_t at, const T& value) noexcept {
-    if (out_ == nullptr) return;
-    const auto bits = std::bit_cast<StateBits<T>>(value);
-    for (std::size_t i = 0; i < sizeof(T); ++i)
-      out_[at + i] = static_cast<std::byte>((bits >> (8 * i)) & 0xffu);
+    if (out_ != nullptr) store_little(value, out_ + at);
   }
   std::size_t used() const noexcept { return used_; }
 
@@ -136,12 +126,7 @@ class StateReader {
   }
   template <class T>
   void number(T& value) {
-    const auto bytes = take(sizeof(T));
-    StateBits<T> bits = 0;
-    for (std::size_t i = 0; i < sizeof(T); ++i)
-      bits = static_cast<StateBits<T>>(
-          bits | static_cast<StateBits<T>>(std::to_integer<StateBits<T>>(bytes[i]) << (8 * i)));
-    value = std::bit_cast<T>(bits);
+    value = load_little<T>(take(sizeof(T)).data());
   }
   template <class T>
   T number() {
@@ -165,7 +150,7 @@ void state_numbers(StateSection id, Archive& archive, const State& state, Index 
                    std::int64_t seen) {
   const AttentionShape& shape = state.shape();
   for (Index h = 0; h < shape.kv_heads; ++h) {
-    const auto [slots, window, pending] = state.head(sequence, h);
+    const auto [slots, window, pending] = StateAccess::head(state, sequence, h);
     const HeadOptions options = head_options(state.options(), h);
     if (id == StateSection::slots) {
       for (Index m = 0; m < shape.slots; ++m)
@@ -391,7 +376,7 @@ void load_state(std::span<const std::byte> bytes, AttentionState<T, KeyDim, Valu
     detail::StateReader section(content(id));
     detail::state_numbers(id, section, state, sequence, seen);
   }
-  state.begin_history(sequence, seen, initial_slots == 1);
+  detail::StateAccess::begin_history(state, sequence, seen, initial_slots == 1);
 }
 
 NHA_ISA_NAMESPACE_END

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// Executor: how kernels ask for threads. Serial here; the pool, Eigen and OpenMP in their own
-// headers.
+// Executor: how kernels ask for threads. Serial is here; the others have their own headers.
 #pragma once
 
 #include <nha/config.hpp>

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <nha/io/describe.hpp>
+#include <nha/core/describe.hpp>
 
 #include <gtest/gtest.h>
 

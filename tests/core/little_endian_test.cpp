@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <nha/io/little_endian.hpp>
+#include <nha/core/little_endian.hpp>
 
 #include <gtest/gtest.h>
 
