@@ -8,8 +8,8 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// While it lives, this thread takes subnormal numbers (below 1.2e-38 in float) as 0 and makes none;
-/// afterwards the mode is what it was.
+/// While it lives, this thread takes subnormal numbers (below 1.2e-38 in float) as 0 and makes
+/// none; afterwards the mode is what it was.
 ///
 /// Slots that forget fast decay through that range, where processors take a hundred cycles for each
 /// operation: without this a prefill with fast gates is ten times slower. What is lost is smaller
@@ -21,7 +21,9 @@ class FlushSubnormals {
     constexpr unsigned kFlushToZero = 0x8000, kDenormalsAreZero = 0x0040;
     __builtin_ia32_ldmxcsr(mode_ | kFlushToZero | kDenormalsAreZero);
   }
-  ~FlushSubnormals() { __builtin_ia32_ldmxcsr(mode_); }
+  ~FlushSubnormals() {
+    __builtin_ia32_ldmxcsr(mode_);
+  }
 
  private:
   unsigned mode_;
@@ -31,7 +33,9 @@ class FlushSubnormals {
     asm volatile("mrs %0, fpcr" : "=r"(mode_));
     asm volatile("msr fpcr, %0" : : "r"(mode_ | kFlushToZero));
   }
-  ~FlushSubnormals() { asm volatile("msr fpcr, %0" : : "r"(mode_)); }
+  ~FlushSubnormals() {
+    asm volatile("msr fpcr, %0" : : "r"(mode_));
+  }
 
  private:
   std::uint64_t mode_;
