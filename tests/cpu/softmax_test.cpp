@@ -3,6 +3,7 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
 #include <random>
 #include <vector>
@@ -72,6 +73,26 @@ TYPED_TEST(Softmax, SumsARow) {
   for (std::size_t i = 0; i < row.size(); ++i) row[i] = static_cast<double>(i);
   EXPECT_EQ((nha::sum_row<TypeParam>(row.data(), 48)), 48 * 47 / 2.0);
   EXPECT_EQ((nha::sum_row<TypeParam>(row.data(), 0)), 0.0);
+}
+
+TYPED_TEST(Softmax, RowsTogetherAreTheRowsAlone) {
+  constexpr Index kRows = 5, kStride = 64, kCount = 48;
+  std::vector<float> rows(kRows * kStride);
+  std::mt19937 random(3);
+  std::normal_distribution<float> normal(0, 5);
+  for (float& x : rows) x = normal(random);
+  std::fill_n(rows.begin() + 2 * kStride, kCount, -INFINITY);  // a row with nothing in it
+  std::vector<float> alone = rows;
+  nha::SoftmaxState<float> together[kRows], one[kRows];
+  together[1] = one[1] = {3.0f, 2.0f};  // a row that has seen something
+  float factor[kRows];
+  nha::absorb<TypeParam>(kRows, together, rows.data(), kStride, kCount, factor);
+  for (Index r = 0; r < kRows; ++r) {
+    EXPECT_EQ(factor[r], nha::absorb<TypeParam>(one[r], alone.data() + r * kStride, kCount));
+    EXPECT_EQ(together[r].sum, one[r].sum);
+    EXPECT_EQ(together[r].maximum, one[r].maximum);
+  }
+  EXPECT_EQ(rows, alone);
 }
 
 }  // namespace

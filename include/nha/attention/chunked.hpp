@@ -301,10 +301,10 @@ class ChunkedHead {
   void first_block(Columns columns, Index entering) noexcept {
     const Index stride = plan_.row_stride();
     if (columns.size() > 0) window_scores(columns);
-    for (Index row = 0; row < rows(); ++row) {
-      absorb<Arch>(s_.softmax[row], s_.scores + row * stride, plan_.slots + columns.size());
+    absorb<Arch>(rows(), s_.softmax, s_.scores, stride, plan_.slots + columns.size(),
+                 static_cast<Acc*>(nullptr));
+    for (Index row = 0; row < rows(); ++row)
       s_.share[row] = sum_row<Arch>(s_.scores + row * stride, plan_.slots);
-    }
     if (has_slots()) {
       if (empty_slots_ == EmptySlots::mass_corrected)
         for (Index row = 0; row < rows(); ++row)
@@ -326,11 +326,9 @@ class ChunkedHead {
   /// A further block of a long window.
   void next_block(Columns columns) noexcept {
     window_scores(columns);
-    for (Index row = 0; row < rows(); ++row) {
-      s_.factor[row] = absorb<Arch>(
-          s_.softmax[row], s_.scores + row * plan_.row_stride() + plan_.slots, columns.size());
-      s_.share[row] *= s_.factor[row];
-    }
+    absorb<Arch>(rows(), s_.softmax, s_.scores + plan_.slots, plan_.row_stride(), columns.size(),
+                 s_.factor);
+    for (Index row = 0; row < rows(); ++row) s_.share[row] *= s_.factor[row];
     add_values(columns, ScaleRows<Acc>{s_.factor});
   }
 

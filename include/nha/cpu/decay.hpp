@@ -96,32 +96,47 @@ void decay_logits(const EnteringGates<T>& gates, Index group, const T* pairs, In
 
 namespace detail {
 
-/// decay_weights() for one row and its tokens newest, newest - 1, ... : `count` of them, at most as
-/// many as a vector has lanes.
+/// decay_weights() for one row, `count` tokens from `newest` back, and Vectors vectors of slots:
+/// adds to sum[i] what token newest - i is weighted with, still spread over the lanes.
+template <class Arch, int Vectors, class T, class V>
+NHA_INLINE void decay_weights_tile(const EnteringGates<T>& gates, Index newest, Index count,
+                                   Index slot, T* weights, V* sum) noexcept {
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  V weight[Vectors];
+  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    weight[v] = simd::load<V>(weights + slot + v * kLanes);
+  });
+  const T* retention = gates.retention + newest * gates.stride + slot;
+  const T* write = gates.write + newest * gates.stride + slot;
+  for (Index i = 0; i < count; ++i, retention -= gates.stride, write -= gates.stride) {
+    V of_token = sum[i];
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      of_token = simd::fma(weight[v], simd::load<V>(write + v * kLanes), of_token);
+      weight[v] = weight[v] * simd::load<V>(retention + v * kLanes);
+    });
+    sum[i] = of_token;
+  }
+  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::store(weights + slot + v * kLanes, weight[v]);
+  });
+}
+
+/// decay_weights() for one row and `count` tokens from `newest` back, at most as many as a vector
+/// has lanes: their sums over the slots end in one vector.
 template <class Arch, class T>
 NHA_INLINE void decay_weights_block(const EnteringGates<T>& gates, Index newest, Index count,
                                     T* weights, T* token_weights) noexcept {
   using V = simd::vec<T, Arch>;
   constexpr int kLanes = static_cast<int>(simd::lanes<T, Arch>);
-  constexpr int kVectors = std::min(4, static_cast<int>(kRowPadding) / kLanes);
+  constexpr int kNarrow = std::min(8, static_cast<int>(kRowPadding) / kLanes);
+  constexpr int kWide = std::min(8, 4 * kNarrow);
   V sum[kLanes];
   simd::unroll<kLanes>([&](auto i) __attribute__((always_inline)) { sum[i] = V(T{0}); });
-  for (Index slot = 0; slot < gates.stride; slot += kVectors * kLanes) {
-    V weight[kVectors];
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-      weight[v] = simd::load<V>(weights + slot + v * kLanes);
-    });
-    const T* retention = gates.retention + newest * gates.stride + slot;
-    const T* write = gates.write + newest * gates.stride + slot;
-    for (Index i = 0; i < count; ++i, retention -= gates.stride, write -= gates.stride)
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        sum[i] = simd::fma(weight[v], simd::load<V>(write + v * kLanes), sum[i]);
-        weight[v] = weight[v] * simd::load<V>(retention + v * kLanes);
-      });
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-      simd::store(weights + slot + v * kLanes, weight[v]);
-    });
-  }
+  Index slot = 0;
+  for (; slot + kWide * kLanes <= gates.stride; slot += kWide * kLanes)
+    decay_weights_tile<Arch, kWide>(gates, newest, count, slot, weights, sum);
+  for (; slot < gates.stride; slot += kNarrow * kLanes)
+    decay_weights_tile<Arch, kNarrow>(gates, newest, count, slot, weights, sum);
   T sums[kLanes];
   simd::store(sums, simd::reduce_add_each(sum));
   for (Index i = 0; i < count; ++i) token_weights[newest - i] += sums[i];
@@ -140,7 +155,6 @@ void decay_weights(const EnteringGates<T>& gates, Index group, T* weights, Index
   constexpr int kLanes = static_cast<int>(simd::lanes<T, Arch>);
   const Index rows = gates.count * group;
   for (Index row = 0; row < rows; ++row) {
-    // As many tokens at a time as a vector has lanes: their sums over the slots end in one vector.
     const Index last = row / group;
     for (Index newest = last; newest >= gates.first; newest -= kLanes)
       detail::decay_weights_block<Arch>(

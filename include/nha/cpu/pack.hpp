@@ -69,13 +69,24 @@ void pack_key_columns(Index count, KeyAt&& key_at, Index key_dim, Index column,
 template <class Arch = simd::default_arch, class T>
 void pack_gates(const T* log_gate, const T* given, Index slots, T* retention, T* write) noexcept {
   using V = simd::vec<T, Arch>;
-  std::copy_n(log_gate, slots, retention);
-  std::fill(retention + slots, retention + padded(slots), T{0});
-  for (Index m = 0; m < padded(slots); m += simd::lanes<T, Arch>) {
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  const auto convert = [&](const T* from, Index m) __attribute__((always_inline)) {
     V keep, add;
-    exp_and_complement<T>(simd::load<V>(retention + m), keep, add);
+    exp_and_complement<T>(simd::load<V>(from), keep, add);
     simd::store(retention + m, keep);
     simd::store(write + m, add);
+  };
+  Index m = 0;
+  for (; m + kLanes <= slots; m += kLanes) convert(log_gate + m, m);
+  if (m < slots) {
+    T rest[kLanes] = {};
+    std::copy(log_gate + m, log_gate + slots, rest);
+    convert(rest, m);
+    m += kLanes;
+  }
+  for (; m < padded(slots); m += kLanes) {
+    simd::store(retention + m, V(T{1}));
+    simd::store(write + m, V(T{0}));
   }
   if (given != nullptr) std::copy_n(given, slots, write);
 }

@@ -191,9 +191,14 @@ NHA_INLINE T reduce_max(const xsimd::batch<T, A>& x) noexcept {
 #if XSIMD_VERSION_MAJOR >= 9
   return xsimd::reduce_max(x);
 #else
-  alignas(A::alignment()) T values[xsimd::batch<T, A>::size];
-  x.store_aligned(values);
-  return *std::max_element(values, values + xsimd::batch<T, A>::size);
+  // xsimd 8.1 has none. In halves, through memory: a chain of few steps.
+  constexpr int kLanes = static_cast<int>(xsimd::batch<T, A>::size);
+  T values[kLanes];
+  x.store_unaligned(values);
+  for (int half = kLanes / 2; half > 0; half /= 2)
+    for (int i = 0; i < half; ++i)
+      values[i] = values[i] < values[i + half] ? values[i + half] : values[i];
+  return values[0];
 #endif
 }
 #endif

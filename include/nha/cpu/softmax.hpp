@@ -8,6 +8,7 @@
 #include <nha/cpu/exp.hpp>
 #include <nha/cpu/simd.hpp>
 
+#include <algorithm>
 #include <cmath>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -28,31 +29,88 @@ struct SoftmaxState {
 /// exp(before - after) for maxima, where -infinity to -infinity is no change.
 template <class T>
 NHA_INLINE T rescale_factor(T before, T after) noexcept {
-  return before == after ? T{1} : std::exp(before - after);
+  if (before == after) return T{1};
+  return before == -kInfinity<T> ? T{0} : std::exp(before - after);
 }
 
-/// Adds a piece of a row to the running softmax: replaces its logits by the weights exp(logit -
-/// maximum) and returns the factor by which everything weighted before must be multiplied, because
-/// the maximum has grown. count is a multiple of kRowPadding; a logit of -infinity gets weight 0.
-template <class Arch = simd::default_arch, class T>
-T absorb(SoftmaxState<T>& state, T* row, Index count) noexcept {
+namespace detail {
+
+/// The largest of `count` numbers, a multiple of kRowPadding above 0.
+template <class Arch, class T>
+NHA_INLINE T largest(const T* row, Index count) noexcept {
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
-  if (count == 0) return T{1};
-  V largest = simd::load<V>(row);
-  for (Index i = kLanes; i < count; i += kLanes)
-    largest = simd::max(largest, simd::load<V>(row + i));
-  const T maximum = std::max(state.maximum, simd::reduce_max(largest));
-  const T factor = rescale_factor(state.maximum, maximum);
+  constexpr int kVectors = static_cast<int>(kRowPadding / kLanes);
+  V most[kVectors];
+  simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+    most[v] = simd::load<V>(row + v * kLanes);
+  });
+  for (Index i = kRowPadding; i < count; i += kRowPadding)
+    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      most[v] = simd::max(most[v], simd::load<V>(row + i + v * kLanes));
+    });
+  simd::unroll<kVectors - 1>([&](auto v) __attribute__((always_inline)) {
+    most[0] = simd::max(most[0], most[v + 1]);
+  });
+  return simd::reduce_max(most[0]);
+}
+
+/// Replaces `count` logits by exp(logit - maximum) and returns their sum.
+template <class Arch, class T>
+NHA_INLINE T weigh(T* row, Index count, T maximum) noexcept {
+  using V = simd::vec<T, Arch>;
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  constexpr int kVectors = static_cast<int>(kRowPadding / kLanes);
   const V shift(maximum == -kInfinity<T> ? T{0} : maximum);
+  // The weights of kRowPadding logits are added to each other before they join the sum: that sum,
+  // which the constants of exp may push out of the registers, then waits for itself less often.
   V sum(T{0});
-  for (Index i = 0; i < count; i += kLanes) {
-    const V weight = exp_nonpositive<T>(simd::load<V>(row + i) - shift);
-    simd::store(row + i, weight);
-    sum = sum + weight;
+  for (Index i = 0; i < count; i += kRowPadding) {
+    V weight[kVectors];
+    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      weight[v] = exp_nonpositive<T>(simd::load<V>(row + i + v * kLanes) - shift);
+      simd::store(row + i + v * kLanes, weight[v]);
+    });
+    simd::unroll<kVectors - 1>([&](auto v) __attribute__((always_inline)) {
+      weight[0] = weight[0] + weight[v + 1];
+    });
+    sum = sum + weight[0];
   }
-  state.maximum = maximum;
-  state.sum = state.sum * factor + simd::reduce_add(sum);
+  return simd::reduce_add(sum);
+}
+
+}  // namespace detail
+
+/// Adds a piece of each row to its running softmax: replaces the logits by the weights exp(logit -
+/// maximum) and sets factor[r], unless factor is null, to that by which everything weighted before
+/// must be multiplied, because the maximum has grown. Row r begins at rows + r * stride and has
+/// `count` logits, a multiple of kRowPadding; a logit of -infinity gets weight 0.
+///
+/// The maxima of all rows come first: within a row everything waits for the maximum, but rows do
+/// not wait for each other.
+template <class Arch = simd::default_arch, class T>
+void absorb(Index row_count, SoftmaxState<T>* states, T* rows, Index stride, Index count,
+            T* factor) noexcept {
+  if (count == 0) {
+    if (factor != nullptr) std::fill_n(factor, row_count, T{1});
+    return;
+  }
+  for (Index r = 0; r < row_count; ++r) {
+    const T before = states[r].maximum;
+    const T after = std::max(before, detail::largest<Arch>(rows + r * stride, count));
+    const T kept = rescale_factor(before, after);
+    states[r] = {after, states[r].sum * kept};
+    if (factor != nullptr) factor[r] = kept;
+  }
+  for (Index r = 0; r < row_count; ++r)
+    states[r].sum += detail::weigh<Arch>(rows + r * stride, count, states[r].maximum);
+}
+
+/// The same for one row; returns the factor.
+template <class Arch = simd::default_arch, class T>
+T absorb(SoftmaxState<T>& state, T* row, Index count) noexcept {
+  T factor;
+  absorb<Arch>(1, &state, row, 0, count, &factor);
   return factor;
 }
 
