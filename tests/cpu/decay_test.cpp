@@ -121,4 +121,22 @@ TYPED_TEST(Decay, StrengthsAreWhatIsLeftAtTheChunksEnd) {
   }
 }
 
+TEST(DecayMass, IsTheMassEachTokenSees) {
+  // Two slots in rows of 16; the first token lies before the sequence.
+  float retention[48], write[48], seen[48], inverse[48], log[48];
+  std::fill_n(retention, 48, 0.5f);
+  std::fill_n(write, 48, 0.0f);
+  for (int i = 0; i < 3; ++i) write[i * 16] = 0.5f;
+  const float mass[16] = {0.5f};
+  nha::decay_mass<float>({retention, write, 16, 1, 3}, mass, seen, inverse, log);
+  EXPECT_EQ(seen[0], 0.5f);
+  EXPECT_EQ(seen[16], 0.75f);
+  EXPECT_EQ(seen[32], 0.875f);
+  EXPECT_FLOAT_EQ(inverse[16], 1 / 0.75f);
+  EXPECT_FLOAT_EQ(log[32], std::log(0.875f));
+  EXPECT_EQ(seen[33], 0.0f);
+  EXPECT_EQ(inverse[33], 0.0f);
+  EXPECT_EQ(log[33], -INFINITY);
+}
+
 }  // namespace

@@ -80,6 +80,11 @@ class ChunkedHead {
 
  private:
   bool has_slots() const noexcept { return plan_.slots > 0; }
+  /// Whether something is in the slots by the end of the chunk. Until the first token has entered
+  /// them, with a window as long as the text always, their products are left out.
+  bool slots_are_written() const noexcept {
+    return has_slots() && (initial_slots_ || position_ + count_ > plan_.slot_delay);
+  }
   Index rows() const noexcept { return count_ * plan_.group; }
   /// Row of the inputs for a position of this call.
   Index token_of(std::int64_t position) const noexcept {
@@ -92,13 +97,16 @@ class ChunkedHead {
   void process_chunk() noexcept {
     append_to_band();
     pack_queries();
-    if (has_slots()) {
+    if (slots_are_written()) {
       gather_entering();
       slot_logits();
+    } else {
+      entering_ = {};
     }
+    if (has_slots()) weigh_empty_slots();
     attend();
     store_output();
-    if (has_slots()) update_slots();
+    if (slots_are_written()) update_slots();
   }
 
   void fill_band_from_state() noexcept {
@@ -123,7 +131,7 @@ class ChunkedHead {
         const Index token = token_of(position_ + i);
         const Index query_head = head_ * plan_.group + g;
         const Index row = i * plan_.group + g;
-        if (has_slots())
+        if (slots_are_written())
           pack_scaled_row(&in_.q_slot(span_.row, token, query_head, 0), plan_.key_dim, scale_,
                           s_.q_slot + row * stride);
         if (plan_.window > 0)
@@ -180,8 +188,13 @@ class ChunkedHead {
                s_.pairs, pair_stride, StartAtZero());
     decay_logits<Arch>(entering_, plan_.group, s_.pairs, pair_stride, s_.scores, stride);
     if (empty_slots_ == EmptySlots::mass_corrected) correct_by_mass();
+  }
+
+  /// What the rule for empty slots does to the logits; padding never takes part.
+  void weigh_empty_slots() noexcept {
     for (Index row = 0; row < rows(); ++row) {
-      Acc* logits = s_.scores + row * stride;
+      Acc* logits = s_.scores + row * plan_.row_stride();
+      if (!slots_are_written()) std::fill_n(logits, Index{memory_.slots.slots}, Acc{0});
       const bool written = initial_slots_ || position_ + row / plan_.group >= plan_.slot_delay;
       const bool take_part = written || empty_slots_ == EmptySlots::participate;
       std::fill(logits + (take_part ? Index{memory_.slots.slots} : 0), logits + plan_.slots,
@@ -191,25 +204,12 @@ class ChunkedHead {
 
   /// Slots as weighted means: logit / mass + log(mass), and none where the mass is 0.
   void correct_by_mass() noexcept {
-    const Acc* previous = memory_.slots.mass;
-    for (Index i = 0; i < count_; ++i) {
-      Acc* mass = s_.mass + i * plan_.slots;
-      for (Index m = 0; m < plan_.slots; ++m) {
-        const Index at = i * plan_.slots + m;
-        mass[m] = i < entering_.first ? previous[m]
-                                      : multiply_add(s_.retention[at], previous[m], s_.write[at]);
-        const bool live = mass[m] > 0;
-        s_.inverse_mass[at] = live ? Acc{1} / mass[m] : Acc{0};
-        s_.log_mass[at] = live ? std::log(mass[m]) : -kInfinity<Acc>;
-      }
-      previous = mass;
-      for (Index g = 0; g < plan_.group; ++g) {
-        Acc* logits = s_.scores + (i * plan_.group + g) * plan_.row_stride();
-        for (Index m = 0; m < plan_.slots; ++m) {
-          const Index at = i * plan_.slots + m;
-          logits[m] = logits[m] * s_.inverse_mass[at] + s_.log_mass[at];
-        }
-      }
+    decay_mass(entering_, memory_.slots.mass, s_.mass, s_.inverse_mass, s_.log_mass);
+    for (Index row = 0; row < rows(); ++row) {
+      Acc* logits = s_.scores + row * plan_.row_stride();
+      const Index at = row / plan_.group * plan_.slots;
+      for (Index m = 0; m < plan_.slots; ++m)
+        logits[m] = logits[m] * s_.inverse_mass[at + m] + s_.log_mass[at + m];
     }
   }
 
@@ -252,7 +252,7 @@ class ChunkedHead {
     // during the chunk, to the chunk's last token.
     const Columns entering{band_.column(position_ - plan_.slot_delay + entering_.first),
                            band_.column(position_ - plan_.slot_delay + count_)};
-    const bool any_entering = has_slots() && entering_.first < count_;
+    const bool any_entering = entering_.first < entering_.count;
     Columns band{band_.column(std::max<std::int64_t>(position_ - plan_.window + 1, 0)),
                  band_.column(position_ + count_)};
     if (plan_.window == 0) band.first = band.last;
@@ -305,7 +305,7 @@ class ChunkedHead {
                  static_cast<Acc*>(nullptr));
     for (Index row = 0; row < rows(); ++row)
       s_.share[row] = sum_row<Arch>(s_.scores + row * stride, plan_.slots);
-    if (has_slots()) {
+    if (slots_are_written()) {
       if (empty_slots_ == EmptySlots::mass_corrected)
         for (Index row = 0; row < rows(); ++row)
           for (Index m = 0; m < plan_.slots; ++m)

@@ -11,9 +11,11 @@
 
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
+#include <nha/core/numeric.hpp>
 #include <nha/cpu/simd.hpp>
 
 #include <algorithm>
+#include <cmath>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -177,6 +179,24 @@ void chunk_strengths(const EnteringGates<T>& gates, T* total, T* strength) noexc
       product = product * simd::load<V>(gates.retention + at);
     }
     simd::store(total + slot, product);
+  }
+}
+
+/// The mass of each slot as each token of the chunk sees it, given that at the chunk's start: seen
+/// [count, stride], with its inverse and natural logarithm, 0 and -infinity where it is 0.
+template <class T>
+void decay_mass(const EnteringGates<T>& gates, const T* mass, T* seen, T* inverse,
+                T* log) noexcept {
+  for (Index i = 0; i < gates.count; ++i) {
+    for (Index m = 0; m < gates.stride; ++m) {
+      const Index at = i * gates.stride + m;
+      seen[at] =
+          i < gates.first ? mass[m] : multiply_add(gates.retention[at], mass[m], gates.write[at]);
+      const bool live = seen[at] > 0;
+      inverse[at] = live ? T{1} / seen[at] : T{0};
+      log[at] = live ? std::log(seen[at]) : -kInfinity<T>;
+    }
+    mass = seen + i * gates.stride;
   }
 }
 
