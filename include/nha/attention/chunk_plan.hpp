@@ -31,9 +31,16 @@ struct ChunkPlan {
   Index row_stride() const noexcept { return slots + block; }
 };
 
-// In-chunk pairs cost chunk * (D + M) a token, so short chunks win while the window is short; a
-// long window is bound by reading its keys, which a longer chunk does less often.
+// Windows longer than this are long: what a query costs is reading them.
 inline constexpr Index kLongWindow = 512;
+
+/// The chunk that was fastest where it was measured (AVX2, one core). Pairs inside a
+/// chunk cost chunk * (D + M) a token, so a chunk is as short as still fills the products' rows, of
+/// which a token gives one for each query head; a long window is read for more rows at once.
+inline Index fastest_chunk(Index reach, Index group) noexcept {
+  if (reach > kLongWindow) return group <= 2 ? 32 : 16;
+  return group < 4 ? 16 : 8;
+}
 
 /// Sizes for a head that gets at most `tokens` tokens at once and may already have seen `past`.
 /// `chunk` 0 picks one.
@@ -48,7 +55,7 @@ inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& opti
   plan.value_dim = padded(shape.value_dim);
   const auto reach = static_cast<Index>(std::min<std::int64_t>(options.window, past + tokens));
   plan.chunk =
-      std::min(chunk > 0 ? chunk : (reach > kLongWindow ? 64 : 16), std::max<Index>(tokens, 1));
+      std::min(chunk > 0 ? chunk : fastest_chunk(reach, group), std::max<Index>(tokens, 1));
   const Index visible = padded(reach + plan.chunk) + kRowPadding;
   plan.block = std::max(std::min(visible, reach > kLongWindow ? Index{256} : Index{640}),
                         padded(plan.chunk) + kRowPadding);
