@@ -25,7 +25,7 @@ TYPED_TEST_SUITE(Simd, nha_test::Architectures);
 TYPED_TEST(Simd, WidensEveryHalfNumberExactly) {
   using V = typename TestFixture::Float;
   constexpr int kLanes = kLanesOf<V>;
-  const auto check = [](auto half) {
+  const auto check = [&](auto half) {
     using Half = decltype(half);
     Half numbers[kLanes];
     float wide[kLanes];
