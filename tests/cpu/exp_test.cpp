@@ -54,8 +54,8 @@ class Exp : public ::testing::Test {
 };
 TYPED_TEST_SUITE(Exp, nha_test::Architectures);
 
-// Every float from the least normal result to the last before exp(x) rounds to 1 in a release build;
-// of them every kStride-th in slower ones.
+// Every float from the least normal result to the last before exp(x) rounds to 1 in a release
+// build; of them every kStride-th in slower ones.
 #if defined(NDEBUG) && defined(__OPTIMIZE__)
 constexpr std::uint32_t kStride = 1;
 #else
