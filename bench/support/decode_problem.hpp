@@ -69,7 +69,7 @@ class DecodeProblem {
         out(data.shape),
         state(data.attention_shape(), {.window = size.window}) {
     for (Index t = 0; t < kText; ++t) {
-      tokens.push_back(nha_test::token_range(data.inputs(), t, 1));
+      tokens.push_back(data.inputs().tokens(t, 1));
       outputs.push_back({.o = out.tokens(t, 1).o});
     }
   }

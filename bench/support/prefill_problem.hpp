@@ -98,8 +98,7 @@ class PrefillProblem {
     const Index tokens = std::min<Index>(data.shape.tokens, 512);
     nha_test::CaseOutputs<float> expected(data.shape);
     nha::AttentionState<float> fresh(state.shape(), state.options());
-    nha::reference(nha_test::token_range(inputs, 0, tokens), fresh,
-                   {.o = expected.tokens(0, tokens).o});
+    nha::reference(inputs.tokens(0, tokens), fresh, {.o = expected.tokens(0, tokens).o});
     return agrees(bench, "reference", out.o.data(), expected.o.data(),
                   tokens * out.o.extent(2) * out.o.extent(3));
   }

@@ -104,9 +104,7 @@
 #if defined(_MSC_VER) && !defined(__clang__)
 #define NHA_INLINE __forceinline
 #define NHA_NOINLINE __declspec(noinline)
-#define NHA_RESTRICT __restrict
 #else
 #define NHA_INLINE inline __attribute__((always_inline))
 #define NHA_NOINLINE __attribute__((noinline))
-#define NHA_RESTRICT __restrict__
 #endif

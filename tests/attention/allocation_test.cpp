@@ -93,7 +93,7 @@ void expect_no_allocation(const nha::AttentionOptions& options, const CaseShape&
   const long before = allocations;
   nha::prefill(c.inputs(), state, out.views(), workspace);
   for (Index t = 0; t < 10; ++t)
-    nha::step(token_range(c.inputs(), t, 1), state, out.tokens(t, 1), workspace);
+    nha::step(c.inputs().tokens(t, 1), state, out.tokens(t, 1), workspace);
   state.rollback(0, 3);
   state.reset(0);
   EXPECT_EQ(allocations, before);
@@ -118,7 +118,7 @@ TEST(Allocation, WhatIsReservedBeforehandDoesWhileTheWindowFills) {
       workspace.reserve(nha::prefill_workspace_bytes(state, 2, piece));
       const long before = allocations;
       for (Index t = 0; t + piece <= 1200; t += piece)
-        nha::prefill(token_range(c.inputs(), t, piece), state, out.tokens(t, piece), workspace);
+        nha::prefill(c.inputs().tokens(t, piece), state, out.tokens(t, piece), workspace);
       EXPECT_EQ(allocations, before) << window << ' ' << piece;
     }
 }
@@ -130,7 +130,7 @@ TEST(Allocation, AWorkspaceThatGrowsStepByStepDoesSoInFewSteps) {
   nha::Workspace workspace;
   const long before = allocations;
   for (Index t = 0; t < 1024; t += 8)
-    nha::prefill(token_range(c.inputs(), t, 8), state, out.tokens(t, 8), workspace);
+    nha::prefill(c.inputs().tokens(t, 8), state, out.tokens(t, 8), workspace);
   EXPECT_LT(allocations, before + 10);
 }
 

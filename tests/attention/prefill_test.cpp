@@ -213,7 +213,7 @@ TYPED_TEST(Prefill, PackedSequencesEqualSeparateRunsToTheBit) {
     shape.batch = 1;
     AttentionState<T> alone(shape, options);
     nha::Tensor<T, 4> o({1, count, 2, 16});
-    nha::prefill(token_range(in, first, count), alone, {.o = o}, workspace);
+    nha::prefill(in.tokens(first, count), alone, {.o = o}, workspace);
     if (count > 0) {
       EXPECT_EQ(relative_error(o.data(), &packed.o(0, first, 0, 0), o.size()), 0.0);
     }

@@ -23,7 +23,7 @@ TEST(Step, TokenByTokenIsTheDefinition) {
     nha::reference(c.inputs(), expected_state, expected.views());
     nha::Workspace workspace;
     for (Index t = 0; t < 40; ++t)
-      nha::step(token_range(c.inputs(), t, 1), state, actual.tokens(t, 1), workspace);
+      nha::step(c.inputs().tokens(t, 1), state, actual.tokens(t, 1), workspace);
     EXPECT_LT(relative_error(actual, expected), 1e-13);
     EXPECT_LT(slot_error(state, expected_state), 1e-13);
   }
@@ -67,7 +67,7 @@ TEST(Step, WorkspaceSizeIsKnownAndConstant) {
   const std::size_t bytes = nha::step_workspace_bytes(state, 3);
   nha::Workspace workspace;
   for (Index t = 0; t < 30; ++t) {
-    nha::step(token_range(c.inputs(), t, 1), state, out.tokens(t, 1), workspace);
+    nha::step(c.inputs().tokens(t, 1), state, out.tokens(t, 1), workspace);
     EXPECT_EQ(workspace.bytes(), bytes);
   }
   EXPECT_EQ(nha::step_workspace_bytes(state, 3), bytes);

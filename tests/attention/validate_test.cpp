@@ -139,7 +139,7 @@ TEST_F(Validate, RefusesWriteStrengthsThatAreNotFinite) {
 }
 
 TEST_F(Validate, RefusesABatchThatIsNotTheStates) {
-  Inputs in = token_range(case_.inputs(), 0, 6);
+  Inputs in = case_.inputs().tokens(0, 6);
   AttentionState<float> state({.batch = 3, .kv_heads = 2, .key_dim = 8, .value_dim = 4, .slots = 8},
                               {.window = 3});
   nha::Workspace workspace;

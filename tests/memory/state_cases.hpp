@@ -76,7 +76,7 @@ void step_range(const RandomCase<T>& c, nha::AttentionState<T>& state, CaseOutpu
                 Index first, Index last) {
   nha::Workspace workspace;
   for (Index t = first; t < last; ++t)
-    nha::step(token_range(c.inputs(), t, 1), state, out.tokens(t, 1), workspace);
+    nha::step(c.inputs().tokens(t, 1), state, out.tokens(t, 1), workspace);
 }
 
 /// Whether two tensors [batch, tokens, ...] are the same bit for bit in tokens [first, last).

@@ -58,8 +58,8 @@ void expect_operator_unchanged(E& executor) {
     CaseOutputs<float> out(random.shape);
     nha::AttentionState<float> state(random.attention_shape(), options);
     nha::Workspace workspace;
-    nha::prefill(token_range(random.inputs(), 0, 69), state, out.tokens(0, 69), workspace, on);
-    nha::step(token_range(random.inputs(), 69, 1), state, out.tokens(69, 1), workspace, on);
+    nha::prefill(random.inputs().tokens(0, 69), state, out.tokens(0, 69), workspace, on);
+    nha::step(random.inputs().tokens(69, 1), state, out.tokens(69, 1), workspace, on);
     return out;
   };
   const nha::Serial serial;

@@ -126,31 +126,11 @@ struct CaseOutputs {
 
   nha::AttentionOutputs<T> views() { return {.o = o, .lse = lse, .slot_share = slot_share}; }
   /// Tokens [first, first + count) of every sequence.
-  nha::AttentionOutputs<T> tokens(Index first, Index count) {
-    return {.o = o.view().template slice<1>(first, count),
-            .lse = lse.view().template slice<1>(first, count),
-            .slot_share = slot_share.view().template slice<1>(first, count)};
-  }
+  nha::AttentionOutputs<T> tokens(Index first, Index count) { return views().tokens(first, count); }
 
   nha::Tensor<T, 4> o;
   nha::Tensor<Acc, 3> lse, slot_share;
 };
-
-/// Tokens [first, first + count) of inputs that are not packed.
-template <class T>
-nha::AttentionInputs<T> token_range(nha::AttentionInputs<T> in, Index first, Index count) {
-  const auto cut = [&](auto& view) {
-    if (view.data() != nullptr) view = view.template slice<1>(first, count);
-  };
-  cut(in.q_window);
-  cut(in.k_window);
-  cut(in.q_slot);
-  cut(in.k_slot);
-  cut(in.v);
-  cut(in.log_gate);
-  cut(in.write);
-  return in;
-}
 
 /// Runs tokens [first, last) through prefill in pieces of `piece` tokens.
 template <class T>
@@ -159,8 +139,7 @@ void prefill_range(const RandomCase<T>& c, nha::AttentionState<T>& state, CaseOu
   nha::Workspace workspace;
   for (Index t = first; t < last; t += piece) {
     const Index count = std::min(piece, last - t);
-    nha::prefill(token_range(c.inputs(), t, count), state, out.tokens(t, count), workspace,
-                 options);
+    nha::prefill(c.inputs().tokens(t, count), state, out.tokens(t, count), workspace, options);
   }
 }
 

@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The chunkwise parallel algorithm: many tokens of one key/value head, by matrix products.
 //
-// A chunk is a few tokens (16 as a rule) and the queries of all heads of the group. For each chunk:
+// A chunk is a few tokens (8 to 32, see chunk_plan.hpp) and the queries of all heads of the group.
+// For each chunk:
 //   slots    logits of the queries against the slots as of the chunk's start, one product, then
 //            moved on to each query's own time inside the chunk (cpu/decay.hpp);
 //   window   scores against the packed keys of the window, a band, one product;
