@@ -52,7 +52,7 @@ void product(benchmark::State& state, const Product& p, bool update) {
     const auto right = nha::row_major(b.data(), p.columns);
     if (update)
       nha::gemm(p.rows, p.columns, p.depth, nha::Transposed<float>{a.data(), p.rows}, right,
-                c.data(), p.columns, nha::ScaleRows<float>{factors.data()});
+                c.data(), p.columns, nha::ScaleRows<float>{factors.data(), c.data(), p.columns});
     else
       nha::gemm(p.rows, p.columns, p.depth, nha::Rows<float>{a.data(), p.depth}, right, c.data(),
                 p.columns, nha::StartAtZero());

@@ -78,9 +78,11 @@ TYPED_TEST(Gemm, TakesEitherOrientationAndPackedPanels) {
 TYPED_TEST(Gemm, ScalesWhatItStartsFrom) {
   const auto row_factors = this->template whole_numbers<float>(16, 5);
   const auto column_factors = this->template whole_numbers<float>(48, 6);
-  this->template check<float>(16, 48, 8, nha::ScaleRows<float>{row_factors.data()}, false, false);
-  this->template check<float>(16, 48, 8, nha::ScaleColumns<float>{column_factors.data()}, false,
-                              false);
+  const auto from = this->template whole_numbers<float>(16 * 64, 7);
+  this->template check<float>(16, 48, 8, nha::ScaleRows<float>{row_factors.data(), from.data(), 64},
+                              false, false);
+  this->template check<float>(
+      16, 48, 8, nha::ScaleColumns<float>{column_factors.data(), from.data(), 64}, false, false);
 }
 
 }  // namespace

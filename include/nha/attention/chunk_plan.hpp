@@ -67,9 +67,9 @@ inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& opti
   return plan;
 }
 
-/// The scratch memory of one worker.
+/// The scratch memory of a ChunkReader.
 template <class Acc>
-struct ChunkScratch {
+struct ReadScratch {
   Acc* q_slot;                 // [rows, padded(key_dim)], scaled
   Acc* q_window;               // [rows, padded(key_dim)], scaled
   Acc* scores;                 // [rows, slots + block]: logits, then weights; slots first
@@ -80,18 +80,13 @@ struct ChunkScratch {
   SoftmaxState<Acc>* softmax;  // [rows]
   Acc* band_keys;              // panels [band / 16][key_dim][16]
   Acc* band_values;            // [band, value_dim]
-  Acc* entering_keys;          // [chunk, padded(key_dim)]
   Acc* entering_panels;        // panels [padded(chunk) / 16][key_dim][16]
-  Acc* retention;              // [chunk, slots] of the entering tokens
-  Acc* write;                  // [chunk, slots]
-  Acc* strength;               // [chunk, slots]: what is left of write at the chunk's end
-  Acc* total;                  // [slots]: product of the chunk's retentions
   Acc* mass;                   // [chunk, slots]: mass as each token sees it; mass_corrected only
   Acc* inverse_mass;           // [chunk, slots]
   Acc* log_mass;               // [chunk, slots]
 
-  static ChunkScratch take(SectionCursor& cursor, const ChunkPlan& p) noexcept {
-    ChunkScratch s;
+  static ReadScratch take(SectionCursor& cursor, const ChunkPlan& p) noexcept {
+    ReadScratch s;
     const Index key_stride = padded(p.key_dim);
     s.q_slot = cursor.take<Acc>(p.rows() * key_stride);
     s.q_window = cursor.take<Acc>(p.rows() * key_stride);
@@ -103,15 +98,46 @@ struct ChunkScratch {
     s.softmax = cursor.take<SoftmaxState<Acc>>(p.rows());
     s.band_keys = cursor.take<Acc>(p.window > 0 ? p.band * p.key_dim : 0);
     s.band_values = cursor.take<Acc>(p.band * p.value_dim);
-    s.entering_keys = cursor.take<Acc>(p.chunk * key_stride);
     s.entering_panels = cursor.take<Acc>(padded(p.chunk) * p.key_dim);
-    s.retention = cursor.take<Acc>(p.chunk * p.slots);
-    s.write = cursor.take<Acc>(p.chunk * p.slots);
-    s.strength = cursor.take<Acc>(p.chunk * p.slots);
-    s.total = cursor.take<Acc>(p.slots);
     s.mass = cursor.take<Acc>(p.chunk * p.slots);
     s.inverse_mass = cursor.take<Acc>(p.chunk * p.slots);
     s.log_mass = cursor.take<Acc>(p.chunk * p.slots);
+    return s;
+  }
+};
+
+/// The scratch memory of a ChunkUpdate.
+template <class Acc>
+struct UpdateScratch {
+  Acc* entering_keys;    // [chunk, padded(key_dim)]
+  Acc* entering_values;  // [chunk, value_dim]
+  Acc* strength;         // [chunk, slots]: what is left of write at the chunk's end
+  Acc* total;            // [slots]: product of the chunk's retentions
+
+  static UpdateScratch take(SectionCursor& cursor, const ChunkPlan& p) noexcept {
+    UpdateScratch s;
+    s.entering_keys = cursor.take<Acc>(p.chunk * padded(p.key_dim));
+    s.entering_values = cursor.take<Acc>(p.chunk * p.value_dim);
+    s.strength = cursor.take<Acc>(p.chunk * p.slots);
+    s.total = cursor.take<Acc>(p.slots);
+    return s;
+  }
+};
+
+/// The scratch memory of one worker.
+template <class Acc>
+struct ChunkScratch {
+  Acc* retention;  // [chunk, slots] of the entering tokens
+  Acc* write;      // [chunk, slots]
+  UpdateScratch<Acc> update;
+  ReadScratch<Acc> read;
+
+  static ChunkScratch take(SectionCursor& cursor, const ChunkPlan& p) noexcept {
+    ChunkScratch s;
+    s.retention = cursor.take<Acc>(p.chunk * p.slots);
+    s.write = cursor.take<Acc>(p.chunk * p.slots);
+    s.update = UpdateScratch<Acc>::take(cursor, p);
+    s.read = ReadScratch<Acc>::take(cursor, p);
     return s;
   }
   static std::size_t bytes(const ChunkPlan& plan) noexcept {

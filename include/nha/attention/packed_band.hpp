@@ -31,6 +31,10 @@ class PackedBand {
   Index column(std::int64_t position) const noexcept {
     return static_cast<Index>(position - start_);
   }
+  /// Whether it has been given its memory.
+  bool is_open() const noexcept { return plan_ != nullptr; }
+  /// One past the newest position.
+  std::int64_t end() const noexcept { return end_; }
   /// Columns in use.
   Index size() const noexcept { return column(end_); }
 

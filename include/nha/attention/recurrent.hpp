@@ -58,6 +58,17 @@ struct RecurrentScratch {
   }
 };
 
+/// Scratch bytes of one worker of the recurrent algorithm, whichever head it gets.
+template <class State>
+std::size_t recurrent_bytes(const State& state, Index query_heads) {
+  std::size_t most = 0;
+  for (Index h = 0; h < state.shape().kv_heads; ++h)
+    most = std::max(most, RecurrentScratch<typename State::Acc>::bytes(
+                              state.shape(), head_options(state.options(), h).window,
+                              query_heads / state.shape().kv_heads));
+  return most;
+}
+
 /// Steps one sequence through tokens in one key/value head.
 template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
 class RecurrentHead {
@@ -90,7 +101,7 @@ class RecurrentHead {
     const std::int64_t start = state_.tokens_seen(sequence_);
     for (Index i = 0; i < span.count; ++i) {
       token(span.row, span.first + i, start + i);
-      StateAccess::keep_snapshot(state_, sequence_, head_, start + i + 1);
+      StateAccess::keep_snapshot(state_, sequence_, head_, start + i + 1, memory_.slots);
     }
   }
 

@@ -165,11 +165,11 @@ void reference(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, S
     for (Index head = 0; head < shape.kv_heads; ++head) {
       const Index window = head_options(state.options(), head).window;
       scratch.logits.resize(static_cast<std::size_t>(shape.slots + window));
+      const auto memory = detail::StateAccess::head(state, n, head);
       for (Index i = 0; i < span.count; ++i) {
-        detail::reference_token(inputs, outputs, state.options(),
-                                detail::StateAccess::head(state, n, head), initial_slots, start + i,
+        detail::reference_token(inputs, outputs, state.options(), memory, initial_slots, start + i,
                                 span.row, span.first + i, head, scratch);
-        detail::StateAccess::keep_snapshot(state, n, head, start + i + 1);
+        detail::StateAccess::keep_snapshot(state, n, head, start + i + 1, memory.slots);
       }
     }
     detail::StateAccess::advance(state, n, span.count);

@@ -19,17 +19,6 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Scratch bytes of one worker of the recurrent algorithm, whichever head it gets.
-template <class State>
-std::size_t recurrent_bytes(const State& state, Index query_heads) {
-  std::size_t most = 0;
-  for (Index h = 0; h < state.shape().kv_heads; ++h)
-    most = std::max(most, RecurrentScratch<typename State::Acc>::bytes(
-                              state.shape(), head_options(state.options(), h).window,
-                              query_heads / state.shape().kv_heads));
-  return most;
-}
-
 inline void check_workspace_arguments(const AttentionShape& shape, Index query_heads,
                                       Index workers) {
   check_argument(query_heads > 0 && query_heads % shape.kv_heads == 0, "query_heads is ",

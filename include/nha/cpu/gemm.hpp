@@ -69,22 +69,26 @@ struct Accumulate {
     return simd::load<V>(c);
   }
 };
-/// C with row i multiplied by factor[i].
+/// A matrix of C's shape, perhaps C itself, with row i multiplied by factor[i].
 template <class T>
 struct ScaleRows {
   const T* factor;
+  const T* from;
+  Index stride;
   template <class V>
-  NHA_INLINE V operator()(const T* c, Index row, Index) const noexcept {
-    return simd::load<V>(c) * V(factor[row]);
+  NHA_INLINE V operator()(const T*, Index row, Index column) const noexcept {
+    return simd::load<V>(from + row * stride + column) * V(factor[row]);
   }
 };
-/// C with column j multiplied by factor[j].
+/// A matrix of C's shape, perhaps C itself, with column j multiplied by factor[j].
 template <class T>
 struct ScaleColumns {
   const T* factor;
+  const T* from;
+  Index stride;
   template <class V>
-  NHA_INLINE V operator()(const T* c, Index, Index column) const noexcept {
-    return simd::load<V>(c) * simd::load<V>(factor + column);
+  NHA_INLINE V operator()(const T*, Index row, Index column) const noexcept {
+    return simd::load<V>(from + row * stride + column) * simd::load<V>(factor + column);
   }
 };
 
@@ -148,7 +152,7 @@ NHA_INLINE void gemm_rows(Index height, Index row, Index column, Index depth, co
 
 /// C [rows, columns] = start(C) + A [rows, depth] * B [depth, columns]; columns is a multiple of
 /// kRowPadding, so B and C have padded rows. A is Rows or Transposed, start one of the above. No
-/// operand may overlap C. Cost rows * columns * depth multiply-adds.
+/// operand of the product may overlap C. Cost rows * columns * depth multiply-adds.
 template <class Arch = simd::default_arch, class T, class Left, class Start>
 void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOperand<T>& b, T* c,
           Index c_stride, const Start& start) noexcept {

@@ -352,13 +352,13 @@ struct StateAccess {
     h.tokens_seen += tokens;
     h.oldest_reachable = std::max(h.oldest_reachable, h.tokens_seen - state.max_rollback());
   }
-  /// Kernels call this when the slots of a head are as of `position` tokens seen; it keeps a copy
-  /// where rollback() will need one.
-  template <class State>
-  static void keep_snapshot(State& state, Index sequence, Index head,
-                            std::int64_t position) noexcept {
+  /// Kernels call this with the slots of a head as of `position` tokens seen; it keeps a copy where
+  /// rollback() will need one.
+  template <class State, class SlotView>
+  static void keep_snapshot(State& state, Index sequence, Index head, std::int64_t position,
+                            const SlotView& slots) noexcept {
     if (state.max_rollback() > 0 && position % state.max_rollback() == 0)
-      state.snapshot(sequence, head, position).copy_from(state.head(sequence, head).slots);
+      state.snapshot(sequence, head, position).copy_from(slots);
   }
   /// The next position after `position` at which a snapshot is due on the way to `end`; `end` if
   /// there is none. Only the last two before the end are ever needed.

@@ -1,0 +1,79 @@
+// SPDX-License-Identifier: MIT
+// ChunkUpdate: how the tokens of a chunk enter the slots, by two matrix products.
+#pragma once
+
+#include <nha/attention/chunk_call.hpp>
+#include <nha/attention/chunk_plan.hpp>
+#include <nha/config.hpp>
+#include <nha/core/numeric.hpp>
+#include <nha/cpu/decay.hpp>
+#include <nha/cpu/gemm.hpp>
+#include <nha/cpu/pack.hpp>
+
+#include <cstdint>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Moves slots on by a chunk of a call.
+template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+class ChunkUpdate {
+  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
+  using Acc = typename Call::Acc;
+
+ public:
+  using SlotView = typename Call::SlotView;
+
+  ChunkUpdate(const Call& call, const UpdateScratch<Acc>& scratch) noexcept
+      : call_(call), s_(scratch) {}
+
+  /// Slots and mass after the chunk, `to`, of those before it, `from`, which may be the same. Row i
+  /// of `values` is that of the first entering token plus i, [., value_dim] of the plan.
+  void run(const Chunk& chunk, const EnteringGates<Acc>& gates, const RightOperand<Acc>& values,
+           const SlotView& from, const SlotView& to) const noexcept {
+    const ChunkPlan& plan = call_.plan;
+    const Index depth = gates.count - gates.first;
+    if (depth == 0) {
+      if (from.key != to.key) to.copy_from(from);
+      return;
+    }
+    const Index key_stride = padded(plan.key_dim);
+    for (Index i = 0; i < depth; ++i)
+      pack_row<T>(call_.slot_key(call_.entering(chunk, gates.first + i)), from.key_dim,
+                  s_.entering_keys + i * key_stride);
+    chunk_strengths<Arch>(gates, s_.total, s_.strength);
+    const Acc* strength = s_.strength + gates.first * plan.slots;
+    // keys^T [Dk, M] <- keys^T . total + entering^T [Dk, n] strength [n, M]
+    gemm<Arch>(plan.key_dim, plan.slots, depth, Transposed<Acc>{s_.entering_keys, key_stride},
+               row_major(strength, plan.slots), to.key, to.key_stride(),
+               ScaleColumns<Acc>{s_.total, from.key, from.key_stride()});
+    // values [M, Dv] <- total . values + strength^T [M, n] values [n, Dv]
+    gemm<Arch>(from.slots, plan.value_dim, depth, Transposed<Acc>{strength, plan.slots}, values,
+               to.value, to.value_stride(),
+               ScaleRows<Acc>{s_.total, from.value, from.value_stride()});
+    const Acc* mass = from.mass;
+    for (Index i = gates.first; i < gates.count; ++i, mass = to.mass)
+      for (Index m = 0; m < plan.slots; ++m)
+        to.mass[m] = multiply_add(gates.retention[i * plan.slots + m], mass[m],
+                                  gates.write[i * plan.slots + m]);
+  }
+
+  /// The values of the tokens that enter during a chunk, packed for run().
+  RightOperand<Acc> pack_values(const Chunk& chunk) const noexcept {
+    const Index first = call_.first_entering(chunk);
+    const Index stride = call_.plan.value_dim;
+    for (Index i = first; i < chunk.count; ++i)
+      pack_row<T>(call_.value(call_.entering(chunk, i)), call_.memory.slots.value_dim,
+                  s_.entering_values + (i - first) * stride);
+    return row_major<Acc>(s_.entering_values, stride);
+  }
+
+ private:
+  const Call& call_;
+  UpdateScratch<Acc> s_;
+};
+
+}  // namespace detail
+
+NHA_ISA_NAMESPACE_END
