@@ -17,20 +17,16 @@ struct CallOf {
   CallOf(Index tokens, const nha::AttentionOptions& options, Index max_rollback = 0)
       : c({.tokens = tokens}),
         state(c.attention_shape(), options, max_rollback),
-        out(c.shape),
-        inputs(c.inputs()),
-        outputs(out.views()) {}
+        inputs(c.inputs()) {}
   Call call() {
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(state.options(), 0),
                                               1, c.shape.tokens, 0, 16);
-    return {inputs, state, outputs, plan, 0, 0};
+    return {inputs, state, plan, 0, 0};
   }
 
   RandomCase<float> c;
   AttentionState<float> state;
-  CaseOutputs<float> out;
   nha::AttentionInputs<float> inputs;
-  nha::AttentionOutputs<float> outputs;
 };
 
 TEST(ChunkCall, CutsTheTokensIntoChunksThatEndWhereASnapshotIsDue) {

@@ -33,13 +33,13 @@ class ChunkReadOn : public testing::Test {
     const auto outputs = out.tokens(past, 400);
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(state.options(), 0),
                                               2, 400, past, 16);
-    const nha::detail::ChunkCall call(inputs, state, outputs, plan, 0, 0);
+    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0);
     nha::SectionCursor size(nullptr);
     ReadScratch<float>::take(size, plan);
     workspace.reserve(size.used());
     nha::SectionCursor cursor(workspace.data());
     nha::detail::ChunkReader<Arch, float, nha::Dynamic, nha::Dynamic, nha::Dynamic> reader(
-        call, ReadScratch<float>::take(cursor, plan));
+        call, outputs, ReadScratch<float>::take(cursor, plan));
     for (Chunk chunk{past, 0}; chunk.end() < call.end;) {
       chunk = call.chunk_at(chunk.end());
       if (!wanted((chunk.position - past) / 16)) continue;

@@ -20,15 +20,14 @@ class ChunkUpdateOn : public testing::Test {
   static void check(const CaseShape& shape, const nha::AttentionOptions& options) {
     const RandomCase<float> c(shape);
     AttentionState<float> state(c.attention_shape(), options), other(state), expected(state);
-    CaseOutputs<float> out(c.shape), ignored(c.shape);
+    CaseOutputs<float> ignored(c.shape);
     prefill_range(c, expected, ignored, 0, shape.tokens, shape.tokens,
                   {.algorithm = nha::Algorithm::reference});
 
     const auto inputs = c.inputs();
-    const auto outputs = out.views();
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(options, 0),
                                               shape.group, shape.tokens, 0, 16);
-    const nha::detail::ChunkCall call(inputs, state, outputs, plan, 0, 0);
+    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0);
     std::vector<std::byte> memory(ChunkScratch<float>::bytes(plan) + nha::kAlignment);
     void* aligned = memory.data();
     std::size_t space = memory.size();

@@ -34,15 +34,14 @@ template <class T, Index KeyDim, Index ValueDim, Index Slots>
 struct ChunkCall {
   using Acc = accumulate_t<T>;
   using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
-  using Outputs = AttentionOutputs<T, ValueDim>;
   using State = AttentionState<T, KeyDim, ValueDim, Slots>;
   using SlotView = SlotMemoryView<Acc, KeyDim, ValueDim, Slots>;
 
-  ChunkCall(const Inputs& inputs, State& state_of_call, const Outputs& outputs,
-            const ChunkPlan& chunk_plan, Index sequence_index, Index head_index) noexcept
+  /// The tokens begin where `state_before` ends.
+  ChunkCall(const Inputs& inputs, const State& state_before, const ChunkPlan& chunk_plan,
+            Index sequence_index, Index head_index) noexcept
       : in(inputs),
-        out(outputs),
-        state(state_of_call),
+        state(state_before),
         memory(StateAccess::head(state, sequence_index, head_index)),
         plan(chunk_plan),
         sequence(sequence_index),
@@ -136,9 +135,8 @@ struct ChunkCall {
   }
 
   const Inputs& in;
-  const Outputs& out;
-  State& state;
-  HeadState<T, KeyDim, ValueDim, Slots> memory;
+  const State& state;
+  HeadState<T, KeyDim, ValueDim, Slots> memory;  // only read where the state is const
   ChunkPlan plan;
   Index sequence;
   Index head;

@@ -2,6 +2,7 @@
 // ChunkReader: how the queries of a chunk read slots and window, by matrix products.
 #pragma once
 
+#include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/packed_band.hpp>
@@ -26,10 +27,11 @@ class ChunkReader {
   using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
   using Acc = typename Call::Acc;
   using SlotView = typename Call::SlotView;
+  using Outputs = AttentionOutputs<T, ValueDim>;
 
  public:
-  ChunkReader(const Call& call, const ReadScratch<Acc>& scratch) noexcept
-      : call_(call), plan_(call.plan), s_(scratch) {}
+  ChunkReader(const Call& call, const Outputs& outputs, const ReadScratch<Acc>& scratch) noexcept
+      : call_(call), out_(outputs), plan_(call.plan), s_(scratch) {}
 
   /// Brings keys and values up to the end of a chunk into the band. Chunks must come in order, but
   /// some may be left out, as when others read them.
@@ -244,16 +246,17 @@ class ChunkReader {
       const Index query_head = call_.head * plan_.group + row % plan_.group;
       const Acc normalizer = s_.softmax[row].normalizer();
       const Acc* output = s_.output + row * plan_.value_dim;
-      T* o = &call_.out.o(call_.span.row, token, query_head, 0);
+      T* o = &out_.o(call_.span.row, token, query_head, 0);
       for (Index d = 0; d < slots_.value_dim; ++d) o[d] = static_cast<T>(output[d] * normalizer);
-      if (call_.out.lse.data() != nullptr)
-        call_.out.lse(call_.span.row, token, query_head) = s_.softmax[row].lse();
-      if (call_.out.slot_share.data() != nullptr)
-        call_.out.slot_share(call_.span.row, token, query_head) = s_.share[row] * normalizer;
+      if (out_.lse.data() != nullptr)
+        out_.lse(call_.span.row, token, query_head) = s_.softmax[row].lse();
+      if (out_.slot_share.data() != nullptr)
+        out_.slot_share(call_.span.row, token, query_head) = s_.share[row] * normalizer;
     }
   }
 
   const Call& call_;
+  const Outputs& out_;
   const ChunkPlan& plan_;
   ReadScratch<Acc> s_;
   PackedBand<Acc> band_;

@@ -8,6 +8,7 @@
 // bit, are those of run_chunks().
 #pragma once
 
+#include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/chunk_read.hpp>
@@ -39,9 +40,13 @@ template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
 class SharedChunks {
  public:
   using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
+  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
+  using Outputs = AttentionOutputs<T, ValueDim>;
 
+  /// @param state the call's
   /// @param workers how many threads will call work()
-  SharedChunks(const Call& call, Index workers) noexcept : call_(call), next_(call.start) {
+  SharedChunks(const Call& call, State& state, const Outputs& outputs, Index workers) noexcept
+      : call_(call), state_(state), out_(outputs), next_(call.start) {
     Index chunks = 0;
     for (std::int64_t at = call.start; at < call.end; at = call.chunk_at(at).end()) ++chunks;
     // Small enough to be shared evenly, large enough that what a thread loads of the window before
@@ -65,7 +70,7 @@ class SharedChunks {
     SectionCursor cursor(scratch);
     const Scratch s = Scratch::take(cursor, call_.plan, call_.state.shape());
     const ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots> update(call_, s.of_chunk.update);
-    ChunkReader<Arch, T, KeyDim, ValueDim, Slots> reader(call_, s.of_chunk.read);
+    ChunkReader<Arch, T, KeyDim, ValueDim, Slots> reader(call_, out_, s.of_chunk.read);
     Entry entries[kLargestPiece];
     for (;;) {
       while (taking_.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
@@ -130,16 +135,18 @@ class SharedChunks {
         entry.slots = s.slots[count];
         const SlotView& after = last ? newest : s.slots[count + 1];
         update.run(entry.chunk, entry.gates, update.pack_values(entry.chunk), entry.slots, after);
-        StateAccess::keep_snapshot(call_.state, call_.sequence, call_.head, next_, after);
+        StateAccess::keep_snapshot(state_, call_.sequence, call_.head, next_, after);
       } else {
         entry.slots = newest;  // not read
-        StateAccess::keep_snapshot(call_.state, call_.sequence, call_.head, next_, newest);
+        StateAccess::keep_snapshot(state_, call_.sequence, call_.head, next_, newest);
       }
     }
     return count;
   }
 
   const Call call_;
+  State& state_;
+  const Outputs& out_;
   Index piece_;  // chunks
   alignas(kAlignment) std::atomic<bool> taking_{false};
   std::int64_t next_;  // position of the first token that no thread has taken

@@ -15,6 +15,7 @@
 // holds them all.
 #pragma once
 
+#include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/chunk_read.hpp>
@@ -31,14 +32,16 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace detail {
 
 /// Runs the chunked algorithm over a call's tokens of one sequence in one key/value head, on one
-/// thread. `scratch` has ChunkScratch::bytes() bytes.
+/// thread. `state` is the call's; `scratch` has ChunkScratch::bytes() bytes.
 template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
-void run_chunks(const ChunkCall<T, KeyDim, ValueDim, Slots>& call, std::byte* scratch) noexcept {
+void run_chunks(const ChunkCall<T, KeyDim, ValueDim, Slots>& call,
+                AttentionState<T, KeyDim, ValueDim, Slots>& state,
+                const AttentionOutputs<T, ValueDim>& outputs, std::byte* scratch) noexcept {
   SectionCursor cursor(scratch);
   const auto s = ChunkScratch<accumulate_t<T>>::take(cursor, call.plan);
   const auto& slots = call.memory.slots;
   const ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots> update(call, s.update);
-  ChunkReader<Arch, T, KeyDim, ValueDim, Slots> reader(call, s.read);
+  ChunkReader<Arch, T, KeyDim, ValueDim, Slots> reader(call, outputs, s.read);
   for (Chunk chunk{call.start, 0}; chunk.end() < call.end;) {
     chunk = call.chunk_at(chunk.end());
     reader.load_band(chunk);
@@ -48,7 +51,7 @@ void run_chunks(const ChunkCall<T, KeyDim, ValueDim, Slots>& call, std::byte* sc
     reader.read(chunk, gates, slots);
     if (call.slots_are_written(chunk))
       update.run(chunk, gates, reader.entering_values(chunk), slots, slots);
-    StateAccess::keep_snapshot(call.state, call.sequence, call.head, chunk.end(), slots);
+    StateAccess::keep_snapshot(state, call.sequence, call.head, chunk.end(), slots);
   }
   if (call.span.count > 0) call.template remember_newest<Arch>(s.retention, s.write);
 }

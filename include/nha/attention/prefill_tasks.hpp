@@ -112,7 +112,8 @@ class PrefillTasks {
   void prepare(std::byte* workspace) noexcept {
     workspace_ = workspace;
     for (Index i = 0; i < heads_; ++i)
-      if (is_shared(i)) std::construct_at(shared(shared_count_++), call(i), bytes_.workers);
+      if (is_shared(i))
+        std::construct_at(shared(shared_count_++), call(i), state_, out_, bytes_.workers);
   }
 
   Index count() const noexcept { return shared_tasks() + heads_; }
@@ -128,7 +129,7 @@ class PrefillTasks {
     const Index i = task - shared_tasks();
     if (is_shared(i)) return;
     if (takes_chunks(options_.algorithm, tokens_of(i)))
-      run_chunks<Arch>(call(i), scratch);
+      run_chunks<Arch>(call(i), state_, out_, scratch);
     else
       RecurrentHead<Arch, T, KeyDim, ValueDim, Slots>(in_, state_, out_, scratch, sequence(i),
                                                       head(i))
@@ -156,7 +157,7 @@ class PrefillTasks {
     const ChunkPlan plan =
         chunk_plan(shape, head_options(state_.options(), head(i)),
                    out_.o.extent(2) / shape.kv_heads, tokens_, past_, options_.chunk);
-    return {in_, state_, out_, plan, sequence(i), head(i)};
+    return {in_, state_, plan, sequence(i), head(i)};
   }
   /// About what a head takes, in columns of scores.
   double cost(Index i) const noexcept {
