@@ -5,12 +5,15 @@
 #include <nha/io/attention_case_gradients.hpp>
 #include <nha/nha.hpp>
 
+#include <gtest/gtest.h>
+
 #include <algorithm>
-#include <cmath>
+#include <array>
 #include <cstdint>
 #include <limits>
 #include <random>
 #include <string>
+#include <type_traits>
 
 #include "support/random_case.hpp"
 
