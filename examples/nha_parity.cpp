@@ -4,6 +4,7 @@
 // Any implementation that can write safetensors can be checked so, or check this one: see
 // nha/io/attention_case.hpp for what a case holds.
 #include <nha/attention/prefill.hpp>
+#include <nha/attention/reference_backward.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
@@ -37,7 +38,8 @@ one where ||b|| is 0; equal infinities count as equal).
   --algorithm reference|recurrent|chunked|auto   how to compute (auto)
   --dtype f32|f64|bf16|f16   type the inputs are converted to and computed in (f32)
   --device cpu|cuda          where (cpu)
-  --backward                 compare gradients
+  --backward                 compare gradients too, those of the loss that the case's cotangents
+                             make; takes all tokens at once
   --split K                  give each sequence in pieces of K tokens, through the state; recurrent
                              pieces of one token go through step()
   --tolerance X              largest relative error that passes; left out: 5e-6 for f32, 1e-12 for
@@ -53,6 +55,7 @@ Exit status: 0 all results within tolerance, 1 some not, 2 wrong options or not 
 struct Options {
   nha::Algorithm algorithm = nha::Algorithm::automatic;
   std::string dtype = "f32";
+  bool backward = false;
   Index split = 0;  // 0: all tokens at once
   std::optional<double> tolerance;
   std::string out;
@@ -91,11 +94,13 @@ class CaseRunner {
         options_(options),
         inputs_(given.inputs()),
         results_(given.make_results()),
-        state_(given.shape, given.options) {
+        state_(given.shape, given.options),
+        state_before_(state_) {
     if (!given.has_initial_slots) return;
     using Mass = typename nha::Tensor<nha::accumulate_t<T>, 3>::ConstView;
     state_.set_initial_slots(given.initial_slot_k, given.initial_slot_v,
                              given.initial_mass ? given.initial_mass->view() : Mass());
+    state_before_ = state_;
   }
 
   nha::AttentionResults<T> run() {
@@ -108,6 +113,14 @@ class CaseRunner {
     }
     store_state();
     return std::move(results_);
+  }
+
+  /// Gradients by their definition, whichever algorithm run() takes.
+  nha::AttentionCaseGradients<nha::accumulate_t<T>> run_backward() const {
+    auto gradients = case_.make_gradients();
+    nha::reference_backward(inputs_, state_before_, case_.cotangents.views(),
+                            gradients.template views<T>());
+    return gradients;
   }
 
  private:
@@ -157,6 +170,7 @@ class CaseRunner {
   nha::AttentionInputs<T> inputs_;
   nha::AttentionResults<T> results_;
   nha::AttentionState<T> state_;
+  nha::AttentionState<T> state_before_;
   nha::Workspace workspace_;
 };
 
@@ -182,19 +196,24 @@ void run_case(const std::string& path, const Options& options, Totals& totals) {
   nha::check_format(any_expected || !options.out.empty(), path,
                     ": no expected results to compare with (--out FILE writes the results)");
 
-  const nha::AttentionResults<T> results = CaseRunner<T>(c, options).run();
+  CaseRunner<T> runner(c, options);
+  const nha::AttentionResults<T> results = runner.run();
+  const bool backward = options.backward && c.has_cotangents();
+  nha::AttentionCaseGradients<nha::accumulate_t<T>> gradients;
+  if (backward) gradients = runner.run_backward();
   const double tolerance = options.tolerance.value_or(kTolerance<T>);
   const double rounding = 0x1p-52 * static_cast<double>(c.tokens);
   std::printf("%s: B %td, T %td, Hq %td, Hkv %td, Dk %td, Dv %td, M %td, W %td, tolerance %.1e\n",
               c.name.empty() ? path.c_str() : c.name.c_str(), c.shape.batch, c.tokens,
               c.query_heads, c.shape.kv_heads, c.shape.key_dim, c.shape.value_dim, c.shape.slots,
               c.options.window, tolerance);
-  const auto report = [&](const char* name, const auto& value, const auto& expected) {
-    if (file.find(std::string("expected.") + name) == nullptr) return;
+  const auto report = [&](const std::string& name, const auto& value, const auto& expected) {
+    if (file.find("expected." + name) == nullptr) return;
     const Error error = compare(value, expected);
     const bool close = error.relative <= tolerance;
     const bool pass = close || error.largest <= rounding;
-    std::printf("  %-10s  largest %8.2e  relative %8.2e  %s\n", name, error.largest, error.relative,
+    std::printf("  %-*s  largest %8.2e  relative %8.2e  %s\n", options.backward ? 19 : 10,
+                name.c_str(), error.largest, error.relative,
                 close  ? "pass"
                 : pass ? "pass, within rounding"
                        : "FAIL");
@@ -207,8 +226,15 @@ void run_case(const std::string& path, const Options& options, Totals& totals) {
   report("slot_k", results.slot_k, c.expected.slot_k);
   report("slot_v", results.slot_v, c.expected.slot_v);
   report("mass", results.mass, c.expected.mass);
+  if (backward)
+    nha::for_each_gradient([&](const std::string& input, const auto& value,
+                               const auto& expected) { report("grad." + input, value, expected); },
+                           gradients, c.expected_gradients);
+  else if (options.backward)
+    std::printf("  no cotangents (d_o): no gradients\n");
   ++totals.cases;
-  if (!options.out.empty()) nha::save_attention_results(options.out, results, c.metadata);
+  if (!options.out.empty())
+    nha::save_attention_results(options.out, results, c.metadata, gradients);
 }
 
 void run_file(const std::string& path, const Options& options, Totals& totals) {
@@ -269,8 +295,8 @@ std::optional<int> parse_arguments(const std::vector<std::string>& arguments, Op
       return 0;
     }
     if (argument == "--backward") {
-      std::fputs("nha_parity: --backward is not built in\n", stderr);
-      return 2;
+      options.backward = true;
+      continue;
     }
     if (argument != "--algorithm" && argument != "--dtype" && argument != "--device" &&
         argument != "--split" && argument != "--tolerance" && argument != "--out")
@@ -312,6 +338,8 @@ std::optional<int> parse_arguments(const std::vector<std::string>& arguments, Op
     }
   }
   if (options.files.empty()) return usage_error("no case given");
+  if (options.backward && options.split > 0)
+    return usage_error("--backward takes all tokens at once: gradients stop where a call begins");
   if (!options.out.empty() && options.files.size() != 1)
     return usage_error("--out takes the results of one case; " +
                        std::to_string(options.files.size()) + " were given");

@@ -5,8 +5,10 @@
 #pragma once
 
 #include <nha/attention/fused_softmax.hpp>
+#include <nha/attention/gradients.hpp>
 #include <nha/attention/prefill.hpp>
 #include <nha/attention/reference.hpp>
+#include <nha/attention/reference_backward.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>

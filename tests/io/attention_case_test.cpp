@@ -149,6 +149,53 @@ TEST(AttentionCase, RefusesShapesThatDoNotFit) {
                    "'cu_seqlens' is F32; expected an integer");
 }
 
+TEST(AttentionCase, ReadsCotangentsAndExpectedGradients) {
+  Draft draft;
+  EXPECT_FALSE(draft.read().has_cotangents());
+  draft.shapes["d_o"] = {1, 4, 2, 5};
+  draft.shapes["d_slot_share"] = {1, 4, 2};
+  draft.shapes["d_mass"] = {1, 1, 2};
+  draft.shapes["expected.grad.v"] = {1, 4, 1, 5};
+  draft.shapes["initial.slot_k"] = {1, 1, 2, 3};
+  draft.shapes["initial.slot_v"] = {1, 1, 2, 5};
+  draft.shapes["initial.mass"] = {1, 1, 2};
+  draft.shapes["expected.grad.initial.mass"] = {1, 1, 2};
+  const auto c = draft.read<nha::bfloat16>();
+  EXPECT_TRUE(c.has_cotangents());
+  EXPECT_EQ(c.cotangents.o.size(), 40);
+  EXPECT_EQ(c.cotangents.slot_share.size(), 8);
+  EXPECT_EQ(c.cotangents.mass.size(), 2);
+  EXPECT_EQ(c.cotangents.views().lse.data(), nullptr);
+  EXPECT_EQ(c.expected_gradients.v.size(), 20);
+  EXPECT_EQ(c.expected_gradients.mass.size(), 2);
+  EXPECT_EQ(c.expected_gradients.q_slot.size(), 0);
+  EXPECT_EQ(c.make_gradients().q_window.size(), 24);
+  EXPECT_EQ(c.make_gradients().mass.size(), 2);
+  EXPECT_EQ(c.make_gradients().write.size(), 0);
+}
+
+TEST(AttentionCase, RefusesGradientsThatDoNotFit) {
+  const auto with_shape = [](const char* name, std::vector<Index> shape) {
+    return read_spoiled([&](Draft& draft) { draft.shapes[name] = std::move(shape); });
+  };
+  NHA_EXPECT_ERROR(with_shape("d_o", {1, 4, 2, 3}), nha::FormatError,
+                   "'d_o' has shape [1, 4, 2, 3]; expected [1, 4, 2, 5]");
+  NHA_EXPECT_ERROR(with_shape("d_slot_k", {1, 1, 2, 3}), nha::FormatError,
+                   "file: it has cotangents but no d_o");
+  NHA_EXPECT_ERROR(with_shape("expected.grad.k_slot", {1, 4, 2, 3}), nha::FormatError,
+                   "'expected.grad.k_slot' has shape [1, 4, 2, 3]; expected [1, 4, 1, 3]");
+  NHA_EXPECT_ERROR(with_shape("expected.grad.write", {1, 4, 1, 2}), nha::FormatError,
+                   "no tensor 'write'");
+  // Without slots nothing else looks at write strengths.
+  NHA_EXPECT_ERROR(read_spoiled([](Draft& draft) {
+                     for (const char* name : {"q_slot", "k_slot", "log_gate"})
+                       draft.shapes.erase(name);
+                     draft.shapes["write"] = {2};
+                     draft.shapes["expected.grad.write"] = {1, 4, 1, 0};
+                   }),
+                   nha::FormatError, "tensor 'write' has shape [2]; expected 4 axes");
+}
+
 TEST(AttentionCase, RefusesMissingTensors) {
   for (const char* name : {"q_window", "k_window", "q_slot", "k_slot", "v", "log_gate"})
     NHA_EXPECT_ERROR(read_spoiled([&](Draft& draft) { draft.shapes.erase(name); }),
@@ -241,6 +288,20 @@ TEST(AttentionCase, ResultsAreSavedByName) {
   EXPECT_EQ(file.at("mass").to_vector<float>(), (std::vector<float>{0, 0.75f}));
   for (const char* name : {"lse", "slot_share", "slot_k", "slot_v"})
     EXPECT_NE(file.find(name), nullptr) << name;
+}
+
+TEST(AttentionCase, GradientsAreSavedByTheInputTheyAreOf) {
+  const nha_test::TemporaryFolder folder;
+  const auto c = Draft().read<nha::bfloat16>();
+  auto gradients = c.make_gradients();
+  gradients.log_gate(0, 3, 0, 1) = 0.75f;
+  nha::save_attention_results(folder.file("out"), c.make_results(), c.metadata, gradients);
+  const Safetensors file(folder.file("out"));
+  EXPECT_EQ(file.tensors().size(), 12u);
+  EXPECT_EQ(file.at("grad.log_gate").dtype, nha::StoredType::f32);
+  EXPECT_EQ(file.at("grad.log_gate").to_vector<float>().back(), 0.75f);
+  EXPECT_EQ(file.at("grad.q_slot").shape, (std::vector<Index>{1, 4, 2, 3}));
+  EXPECT_EQ(file.find("grad.write"), nullptr);
 }
 
 #if NHA_HAS_EXCEPTIONS

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The checks that reference, step and prefill make before they touch anything, and the sequences
-// their inputs hold.
+// their inputs hold. Those of the backward are in validate_backward.hpp.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
@@ -62,10 +62,10 @@ void check_tokens(const char* name, const View& view, Index batch, Index tokens,
 }
 
 /// That no two elements of an output share memory: sorted by stride, each axis must step over all
-/// that the smaller ones reach.
+/// that the smaller ones reach. None is fine.
 template <class View>
 void check_distinct(const char* name, const View& view) {
-  if (view.empty()) return;
+  if (view.data() == nullptr || view.empty()) return;
   bool counted[View::rank] = {};
   Index reach = 1;
   for (int done = 0; done < View::rank; ++done) {
@@ -122,6 +122,51 @@ void check_gates(const Inputs& inputs) {
       }
 }
 
+/// The inputs against the state they go to, for `query_heads` query heads that `source` has.
+template <class T, Index KeyDim, Index ValueDim, Index Slots>
+void check_inputs(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
+                  const AttentionState<T, KeyDim, ValueDim, Slots>& state, const char* source,
+                  Index query_heads) {
+  const AttentionShape& shape = state.shape();
+  const Index batch = inputs.v.extent(0);
+  const Index tokens = inputs.v.extent(1);
+  const Index heads = shape.kv_heads;
+  check_argument(inputs.v.data() != nullptr || inputs.v.extent(2) == heads,
+                 "v was left out; expected [B, T, ", heads, ", ", shape.value_dim, "]");
+  check_tokens("v", inputs.v, batch, tokens, heads, shape.value_dim);
+  check_argument(query_heads > 0 && query_heads % heads == 0, source, " has ", query_heads,
+                 " query heads; expected a multiple of the ", heads, " key/value heads");
+  if (has_window(state.options())) {
+    check_tokens("q_window", inputs.q_window, batch, tokens, query_heads, shape.key_dim);
+    check_tokens("k_window", inputs.k_window, batch, tokens, heads, shape.key_dim);
+  }
+  if (shape.slots > 0) {
+    check_tokens("q_slot", inputs.q_slot, batch, tokens, query_heads, shape.key_dim);
+    check_tokens("k_slot", inputs.k_slot, batch, tokens, heads, shape.key_dim);
+    check_tokens("log_gate", inputs.log_gate, batch, tokens, heads, shape.slots);
+    if (inputs.write.data() != nullptr)
+      check_tokens("write", inputs.write, batch, tokens, heads, shape.slots);
+  }
+  const auto cu = inputs.cu_seqlens;
+  check_cu_seqlens(cu, batch, tokens);
+  check_argument(!cu.empty() || batch == shape.batch, "the inputs hold ", batch,
+                 " sequences; the state holds ", shape.batch);
+  check_argument(cu.empty() || cu.size() == static_cast<std::size_t>(shape.batch) + 1,
+                 "cu_seqlens has ", cu.size(), " entries; the state's ", shape.batch,
+                 " sequences need ", shape.batch + 1);
+  if (shape.slots > 0 && !inputs.trust_gates) check_gates(inputs);
+}
+
+/// One number for each query, [B, T, Hq], against the inputs. None is fine.
+template <class View>
+void check_per_query(const char* name, const View& view, Index batch, Index tokens,
+                     Index query_heads) {
+  check_argument(view.data() == nullptr || (view.extent(0) == batch && view.extent(1) == tokens &&
+                                            view.extent(2) == query_heads),
+                 name, " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2),
+                 "]; expected [", batch, ", ", tokens, ", ", query_heads, "]");
+}
+
 }  // namespace detail
 
 /// Checks all arguments of the operator against each other and the state.
@@ -130,49 +175,16 @@ template <class T, Index KeyDim, Index ValueDim, Index Slots>
 void validate(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
               const AttentionState<T, KeyDim, ValueDim, Slots>& state,
               const AttentionOutputs<T, ValueDim>& outputs) {
-  const AttentionShape& shape = state.shape();
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
-  const Index heads = shape.kv_heads;
   const Index query_heads = outputs.o.extent(2);
-  check_argument(inputs.v.data() != nullptr || inputs.v.extent(2) == heads,
-                 "v was left out; expected [B, T, ", heads, ", ", shape.value_dim, "]");
-  detail::check_tokens("v", inputs.v, batch, tokens, heads, shape.value_dim);
-  check_argument(query_heads > 0 && query_heads % heads == 0, "o has ", query_heads,
-                 " query heads; expected a multiple of the ", heads, " key/value heads");
-  detail::check_tokens("o", outputs.o, batch, tokens, query_heads, shape.value_dim);
+  detail::check_inputs(inputs, state, "o", query_heads);
+  detail::check_tokens("o", outputs.o, batch, tokens, query_heads, state.shape().value_dim);
   detail::check_distinct("o", outputs.o);
-
-  if (has_window(state.options())) {
-    detail::check_tokens("q_window", inputs.q_window, batch, tokens, query_heads, shape.key_dim);
-    detail::check_tokens("k_window", inputs.k_window, batch, tokens, heads, shape.key_dim);
-  }
-  if (shape.slots > 0) {
-    detail::check_tokens("q_slot", inputs.q_slot, batch, tokens, query_heads, shape.key_dim);
-    detail::check_tokens("k_slot", inputs.k_slot, batch, tokens, heads, shape.key_dim);
-    detail::check_tokens("log_gate", inputs.log_gate, batch, tokens, heads, shape.slots);
-    if (inputs.write.data() != nullptr)
-      detail::check_tokens("write", inputs.write, batch, tokens, heads, shape.slots);
-  }
-  const auto check_rows = [&](const char* name, const auto& view) {
-    if (view.data() == nullptr) return;
-    check_argument(
-        view.extent(0) == batch && view.extent(1) == tokens && view.extent(2) == query_heads, name,
-        " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2), "]; expected [", batch,
-        ", ", tokens, ", ", query_heads, "]");
-    detail::check_distinct(name, view);
-  };
-  check_rows("lse", outputs.lse);
-  check_rows("slot_share", outputs.slot_share);
-
-  const auto cu = inputs.cu_seqlens;
-  detail::check_cu_seqlens(cu, batch, tokens);
-  check_argument(!cu.empty() || batch == shape.batch, "the inputs hold ", batch,
-                 " sequences; the state holds ", shape.batch);
-  check_argument(cu.empty() || cu.size() == static_cast<std::size_t>(shape.batch) + 1,
-                 "cu_seqlens has ", cu.size(), " entries; the state's ", shape.batch,
-                 " sequences need ", shape.batch + 1);
-  if (shape.slots > 0 && !inputs.trust_gates) detail::check_gates(inputs);
+  detail::check_per_query("lse", outputs.lse, batch, tokens, query_heads);
+  detail::check_distinct("lse", outputs.lse);
+  detail::check_per_query("slot_share", outputs.slot_share, batch, tokens, query_heads);
+  detail::check_distinct("slot_share", outputs.slot_share);
 }
 
 NHA_ISA_NAMESPACE_END

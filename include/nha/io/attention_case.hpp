@@ -11,6 +11,7 @@
 #include <nha/core/extent.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/tensor.hpp>
+#include <nha/io/attention_case_gradients.hpp>
 #include <nha/io/safetensors.hpp>
 #include <nha/io/safetensors_writer.hpp>
 
@@ -46,8 +47,10 @@ struct AttentionResults {
 /// The file holds q_window, k_window, q_slot, k_slot, v, log_gate and optionally write, cu_seqlens,
 /// initial.slot_k with initial.slot_v and optionally initial.mass, as AttentionInputs and
 /// AttentionState::set_initial_slots describe them, and expected.o, .lse, .slot_share, .slot_k,
-/// .slot_v and .mass where known. A case with window 0 may leave out q_window and k_window; one
-/// without q_slot, k_slot and log_gate has no slots. Metadata: window (needed), slot_delay, scale,
+/// .slot_v and .mass where known. For the backward it holds cotangents, d_o and as many more as the
+/// loss has terms (it is the sum of each times its result), and expected.grad.<input>. A case with
+/// window 0 may leave out q_window and k_window; one without q_slot, k_slot and log_gate has no
+/// slots. Metadata: window (needed), slot_delay, scale,
 /// empty_slots and case, the name; left out they are what AttentionOptions says. Other tensors and
 /// metadata are not looked at.
 template <Scalar T>
@@ -72,7 +75,9 @@ struct AttentionCase {
   Tensor<Acc, 4> initial_slot_k, initial_slot_v;
   std::optional<Tensor<Acc, 3>> initial_mass;
 
+  AttentionCaseCotangents<T> cotangents;
   AttentionResults<double> expected;
+  AttentionCaseGradients<double> expected_gradients;
   Metadata metadata;
 
   /// Views of the inputs; they live as long as the case.
@@ -97,6 +102,26 @@ struct AttentionCase {
             .slot_v = Tensor<Acc, 4>({shape.batch, shape.kv_heads, shape.slots, shape.value_dim}),
             .mass = Tensor<Acc, 3>({shape.batch, shape.kv_heads, shape.slots})};
   }
+
+  /// Whether there is anything to go back from.
+  bool has_cotangents() const { return cotangents.o.extent(3) > 0; }
+  /// Gradients of the right shapes, zero, for every input that the case has.
+  AttentionCaseGradients<Acc> make_gradients() const {
+    AttentionCaseGradients<Acc> gradients;
+    gradients.q_window = Tensor<Acc, 4>(q_window.extents());
+    gradients.k_window = Tensor<Acc, 4>(k_window.extents());
+    gradients.q_slot = Tensor<Acc, 4>(q_slot.extents());
+    gradients.k_slot = Tensor<Acc, 4>(k_slot.extents());
+    gradients.v = Tensor<Acc, 4>(v.extents());
+    gradients.log_gate = Tensor<Acc, 4>(log_gate.extents());
+    if (write) gradients.write = Tensor<Acc, 4>(write->extents());
+    if (has_initial_slots) {
+      gradients.slot_k = Tensor<Acc, 4>(initial_slot_k.extents());
+      gradients.slot_v = Tensor<Acc, 4>(initial_slot_v.extents());
+    }
+    if (initial_mass) gradients.mass = Tensor<Acc, 3>(initial_mass->extents());
+    return gradients;
+  }
 };
 
 namespace detail {
@@ -116,7 +141,9 @@ class AttentionCaseReader {
     check_state_size();
     read_inputs();
     read_initial_slots();
-    read_expected();
+    read_results("expected.", case_.expected);
+    read_results("d_", case_.cotangents);
+    read_backward();
     return std::move(case_);
   }
 
@@ -283,20 +310,44 @@ class AttentionCaseReader {
       case_.initial_mass = read_sized<Acc, 3>("initial.mass", {s.batch, s.kv_heads, s.slots});
   }
 
-  void read_expected() {
+  /// Reads a tensor where it is there.
+  template <class U, int Rank>
+  void read_optional(Tensor<U, Rank>& to, std::string_view name,
+                     const Sizes<static_cast<std::size_t>(Rank)>& sizes) const {
+    if (file_.find(name) != nullptr) to = read_sized<U, Rank>(name, sizes);
+  }
+
+  /// Results, or what has their shapes, by the names they have after `prefix`.
+  template <class Results>
+  void read_results(const std::string& prefix, Results& to) const {
     const AttentionShape& s = case_.shape;
-    const auto read = [&]<int Rank>(Tensor<double, Rank>& to, std::string_view name,
-                                    const Sizes<static_cast<std::size_t>(Rank)>& sizes) {
-      if (file_.find(name) != nullptr) to = read_sized<double, Rank>(name, sizes);
-    };
-    AttentionResults<double>& expected = case_.expected;
     const Index b = case_.batch, t = case_.tokens, hq = case_.query_heads;
-    read(expected.o, "expected.o", {b, t, hq, s.value_dim});
-    read(expected.lse, "expected.lse", {b, t, hq});
-    read(expected.slot_share, "expected.slot_share", {b, t, hq});
-    read(expected.slot_k, "expected.slot_k", {s.batch, s.kv_heads, s.slots, s.key_dim});
-    read(expected.slot_v, "expected.slot_v", {s.batch, s.kv_heads, s.slots, s.value_dim});
-    read(expected.mass, "expected.mass", {s.batch, s.kv_heads, s.slots});
+    read_optional(to.o, prefix + "o", {b, t, hq, s.value_dim});
+    read_optional(to.lse, prefix + "lse", {b, t, hq});
+    read_optional(to.slot_share, prefix + "slot_share", {b, t, hq});
+    read_optional(to.slot_k, prefix + "slot_k", {s.batch, s.kv_heads, s.slots, s.key_dim});
+    read_optional(to.slot_v, prefix + "slot_v", {s.batch, s.kv_heads, s.slots, s.value_dim});
+    read_optional(to.mass, prefix + "mass", {s.batch, s.kv_heads, s.slots});
+  }
+
+  void read_backward() {
+    const AttentionCaseCotangents<T>& c = case_.cotangents;
+    const Index others =
+        c.lse.size() + c.slot_share.size() + c.slot_k.size() + c.slot_v.size() + c.mass.size();
+    check(others == 0 || file_.find("d_o") != nullptr,
+          "it has cotangents but no d_o; expected one, zeros where o does not matter");
+    for_each_gradient(
+        [&]<int Rank>(const std::string& input, Tensor<double, Rank>& to) {
+          const std::string name = "expected.grad." + input;
+          if (file_.find(name) == nullptr) return;
+          const std::vector<Index>& shape = file_.at(input).shape;
+          Sizes<static_cast<std::size_t>(Rank)> sizes{};
+          check(shape.size() == sizes.size(), "tensor '", input, "' has shape ", shape_text(shape),
+                "; expected ", Rank, " axes");
+          std::copy(shape.begin(), shape.end(), sizes.begin());
+          to = read_sized<double, Rank>(name, sizes);
+        },
+        case_.expected_gradients);
   }
 
   const Safetensors& file_;
@@ -316,18 +367,24 @@ AttentionCase<T> read_attention_case(const Safetensors& file) {
   return detail::AttentionCaseReader<T>(file).read();
 }
 
-/// Writes results by the names o, lse, slot_share, slot_k, slot_v and mass, with the case's
-/// metadata.
+/// Writes results by the names o, lse, slot_share, slot_k, slot_v and mass, gradients that are
+/// there by grad.<input>, with the case's metadata.
 /// @throws FormatError naming the path if it cannot be written.
 template <Scalar T>
 void save_attention_results(const std::string& path, const AttentionResults<T>& results,
-                            const Metadata& metadata = {}) {
-  const std::array<TensorToSave, 6> tensors{TensorToSave("o", results.o.view()),
-                                            TensorToSave("lse", results.lse.view()),
-                                            TensorToSave("slot_share", results.slot_share.view()),
-                                            TensorToSave("slot_k", results.slot_k.view()),
-                                            TensorToSave("slot_v", results.slot_v.view()),
-                                            TensorToSave("mass", results.mass.view())};
+                            const Metadata& metadata = {},
+                            const AttentionCaseGradients<accumulate_t<T>>& gradients = {}) {
+  std::vector<TensorToSave> tensors{{"o", results.o.view()},
+                                    {"lse", results.lse.view()},
+                                    {"slot_share", results.slot_share.view()},
+                                    {"slot_k", results.slot_k.view()},
+                                    {"slot_v", results.slot_v.view()},
+                                    {"mass", results.mass.view()}};
+  for_each_gradient(
+      [&](const char* input, const auto& tensor) {
+        if (tensor.size() > 0) tensors.emplace_back(std::string("grad.") + input, tensor.view());
+      },
+      gradients);
   save_safetensors(path, tensors, metadata);
 }
 

@@ -1,0 +1,87 @@
+// SPDX-License-Identifier: MIT
+// What the backward of the operator reads and writes beside the inputs: derivatives of a loss with
+// respect to the results of a call (cotangents) and with respect to its inputs (gradients).
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/tensor_view.hpp>
+
+NHA_NAMESPACE_BEGIN
+
+/// Derivatives of a loss with respect to what a call of the operator has computed: the tensors of
+/// AttentionOutputs, and the slots it has left in the state. All but `o` may be left out, which is
+/// as if they were 0. Names and shapes are those of the results: B, T, Hq, Dk, Dv and M as in
+/// AttentionInputs, N sequences (the state's batch: B, or those that cu_seqlens makes).
+///
+/// T is the type of the layer's tensors, so that `o` comes as a framework hands it back; the others
+/// are accumulate_t of it. Any strides, 0 included, but the last axis of o, slot_k and slot_v must
+/// be contiguous. Where a token has nothing to read its o is 0 and its lse -infinity whatever the
+/// inputs are: what is given for it has no effect.
+template <class T, Index ValueDim = Dynamic>
+struct AttentionCotangents {
+  using Acc = accumulate_t<T>;
+
+  /// Of the output. [B, T, Hq, Dv]
+  TensorView<const T, Dynamic, Dynamic, Dynamic, ValueDim> o = {};
+  /// Optional: of the log-sum-exp. [B, T, Hq]
+  TensorView<const Acc, Dynamic, Dynamic, Dynamic> lse = {};
+  /// Optional: of the softmax weight on the slots. [B, T, Hq]
+  TensorView<const Acc, Dynamic, Dynamic, Dynamic> slot_share = {};
+  /// Optional: of the slot keys after the last token. [N, Hkv, M, Dk]
+  TensorView<const Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_k = {};
+  /// Optional: of the slot values after the last token. [N, Hkv, M, Dv]
+  TensorView<const Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_v = {};
+  /// Optional: of the mass after the last token. [N, Hkv, M]
+  TensorView<const Acc, Dynamic, Dynamic, Dynamic> mass = {};
+};
+
+/// Derivatives of the loss with respect to the inputs of a call. Each is optional: one without data
+/// is not wanted. Names and shapes are those of the inputs.
+///
+/// - Written, not added to: what was there before does not matter.
+/// - accumulate_t<T>, float32 or wider, also where the tensors are bfloat16 or float16: gradients
+///   are sums over many tokens and are summed further (over a batch, into projections).
+/// - One for each role. Where one tensor serves as two inputs (q_slot and q_window, k_slot and
+///   k_window, k and v) its gradient is the sum of the two written here.
+/// - Rows of the slot tensors belong to the slots that the call began with: the initial slots, or
+///   what earlier tokens had left. Chained as cotangents to the call before, they carry gradients
+///   through the slots. Tokens of earlier calls that were in the window, or waiting to enter the
+///   slots, get none: backward is truncated there at the beginning of the call.
+/// - A token that enters the slots after the end of the call reaches the loss through the window
+///   alone: its k_slot, log_gate and write have gradient 0.
+///
+/// Any strides, but the last axis of each must be contiguous (lengthwise any for mass), no element
+/// may be written twice (no stride 0), and none may overlap another, an input or a cotangent.
+template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
+struct AttentionGradients {
+  using Acc = accumulate_t<T>;
+  template <Index Last>
+  using Tokens = TensorView<Acc, Dynamic, Dynamic, Dynamic, Last>;
+
+  /// [B, T, Hq, Dk]; 0 where the window is 0.
+  Tokens<KeyDim> q_window = {};
+  /// [B, T, Hkv, Dk], summed over the query heads of the group; 0 where the window is 0.
+  Tokens<KeyDim> k_window = {};
+  /// [B, T, Hq, Dk]; 0 where there are no slots.
+  Tokens<KeyDim> q_slot = {};
+  /// [B, T, Hkv, Dk]; 0 where there are no slots.
+  Tokens<KeyDim> k_slot = {};
+  /// [B, T, Hkv, Dv], of both uses: by the window and by the slots.
+  Tokens<ValueDim> v = {};
+  /// [B, T, Hkv, M]. Where the call was given no write strengths they follow from the gate,
+  /// 1 - exp(log_gate), and this is the derivative through retention and write strength both; where
+  /// it was, through the retention alone. 0 for a gate of -infinity.
+  Tokens<Slots> log_gate = {};
+  /// [B, T, Hkv, M]; only where the call was given write strengths.
+  Tokens<Slots> write = {};
+  /// Of the slot keys at the beginning of the call. [N, Hkv, M, Dk]
+  TensorView<Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_k = {};
+  /// Of the slot values at the beginning of the call. [N, Hkv, M, Dv]
+  TensorView<Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_v = {};
+  /// Of the mass at the beginning of the call: without a cotangent of mass it is 0 unless
+  /// empty_slots is mass_corrected. [N, Hkv, M]
+  TensorView<Acc, Dynamic, Dynamic, Dynamic> mass = {};
+};
+
+NHA_NAMESPACE_END
