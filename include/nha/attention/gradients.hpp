@@ -36,6 +36,21 @@ struct AttentionCotangents {
   TensorView<const Acc, Dynamic, Dynamic, Dynamic> mass = {};
 };
 
+/// What a call has computed, where it was kept. Nothing of it is needed: backward() computes it
+/// again, which for windows longer than its blocks costs two products of seven. Given o and lse
+/// (and slot_share, if that has a cotangent) it does not.
+template <class T, Index ValueDim = Dynamic>
+struct AttentionSaved {
+  using Acc = accumulate_t<T>;
+
+  /// [B, T, Hq, Dv]
+  TensorView<const T, Dynamic, Dynamic, Dynamic, ValueDim> o = {};
+  /// [B, T, Hq]
+  TensorView<const Acc, Dynamic, Dynamic, Dynamic> lse = {};
+  /// [B, T, Hq]
+  TensorView<const Acc, Dynamic, Dynamic, Dynamic> slot_share = {};
+};
+
 /// Derivatives of the loss with respect to the inputs of a call. Each is optional: one without data
 /// is not wanted. Names and shapes are those of the inputs.
 ///

@@ -95,4 +95,17 @@ void validate_backward(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs
                       gradients.k_slot);
 }
 
+/// Checks what was kept of a call against its inputs.
+/// @throws ArgumentError naming the first that does not fit.
+template <class T, Index KeyDim, Index ValueDim, Index Slots>
+void validate_saved(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs, Index query_heads,
+                    const AttentionSaved<T, ValueDim>& saved) {
+  const Index batch = inputs.v.extent(0);
+  const Index tokens = inputs.v.extent(1);
+  if (saved.o.data() != nullptr)
+    detail::check_tokens("saved.o", saved.o, batch, tokens, query_heads, inputs.v.extent(3));
+  detail::check_per_query("saved.lse", saved.lse, batch, tokens, query_heads);
+  detail::check_per_query("saved.slot_share", saved.slot_share, batch, tokens, query_heads);
+}
+
 NHA_ISA_NAMESPACE_END

@@ -63,6 +63,29 @@ void pack_key_columns(Index count, KeyAt&& key_at, Index key_dim, Index column,
   }
 }
 
+/// Turns `rows` rows of `columns` numbers: out[j * out_stride + i] = in[i * in_stride + j], and 0
+/// from out[j * out_stride + rows] up to padded(rows).
+template <class T>
+void transpose(const T* in, Index rows, Index columns, Index in_stride, T* out,
+               Index out_stride) noexcept {
+  for (Index j = 0; j < columns; ++j)
+    std::fill(out + j * out_stride + rows, out + j * out_stride + padded(rows), T{0});
+  Index i = 0;
+  for (; i + 4 <= rows; i += 4) {
+    const T* at = in + i * in_stride;
+    Index j = 0;
+    for (; j + 4 <= columns; j += 4) {
+      const T* const four[4] = {at + j, at + in_stride + j, at + 2 * in_stride + j,
+                                at + 3 * in_stride + j};
+      simd::transpose_four(four, out + j * out_stride + i, out_stride);
+    }
+    for (; j < columns; ++j)
+      for (int k = 0; k < 4; ++k) out[j * out_stride + i + k] = at[k * in_stride + j];
+  }
+  for (; i < rows; ++i)
+    for (Index j = 0; j < columns; ++j) out[j * out_stride + i] = in[i * in_stride + j];
+}
+
 /// Retention exp(log_gate) and write strengths of one token, `slots` of them; a null `given` takes
 /// 1 - exp(log_gate). Padding up to padded(slots) retains all and writes nothing. Every path of the
 /// operator computes gates here, so that a token has the same bits however it arrived.

@@ -1,0 +1,215 @@
+// SPDX-License-Identifier: MIT
+// backward(): gradients of any number of tokens by the chunked algorithm.
+#pragma once
+
+#include <nha/attention/arguments.hpp>
+#include <nha/attention/backward_plan.hpp>
+#include <nha/attention/chunk_backward.hpp>
+#include <nha/attention/chunk_call.hpp>
+#include <nha/attention/chunk_update.hpp>
+#include <nha/attention/gradients.hpp>
+#include <nha/attention/step.hpp>
+#include <nha/attention/validate_backward.hpp>
+#include <nha/config.hpp>
+#include <nha/core/buffer.hpp>
+#include <nha/core/workspace.hpp>
+#include <nha/cpu/simd.hpp>
+#include <nha/cpu/subnormals.hpp>
+#include <nha/memory/state.hpp>
+#include <nha/parallel/executor.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <type_traits>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// How backward() computes.
+struct BackwardOptions {
+  /// Tokens to a chunk, at most 64; 0 picks the number.
+  Index chunk = 0;
+};
+
+namespace detail {
+
+/// Goes back through a call's tokens of one sequence in one key/value head.
+template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+class BackwardHead {
+  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
+  using Acc = typename Call::Acc;
+  using SlotView = typename Call::SlotView;
+  using Chunks = ChunkBackward<Arch, T, KeyDim, ValueDim, Slots>;
+
+ public:
+  static std::size_t bytes(const BackwardPlan& plan, const AttentionShape& shape) noexcept {
+    SectionCursor cursor(nullptr);
+    BackwardScratch<Acc>::take(cursor, plan);
+    cursor.take<Chunk>(plan.most_chunks);
+    SectionCursor copies(nullptr);
+    take_slots(copies, shape);
+    return cursor.used() + copies.used() * static_cast<std::size_t>(plan.most_chunks);
+  }
+
+  BackwardHead(const Call& call, const BackwardPlan& plan, std::byte* scratch) noexcept
+      : call_(call), plan_(plan), cursor_(scratch) {
+    s_ = BackwardScratch<Acc>::take(cursor_, plan);
+    chunks_ = cursor_.take<Chunk>(plan.most_chunks);
+    // One chunk's copy lies behind the other.
+    copies_ = scratch + cursor_.used();
+    SectionCursor copy(nullptr);
+    take_slots(copy, call.state.shape());
+    copy_bytes_ = copy.used();
+  }
+
+  void run(const typename Chunks::Saved& saved, const typename Chunks::Cotangents& cotangents,
+           const typename Chunks::Gradients& gradients) noexcept {
+    keep_slots();
+    Chunks chunks(call_, plan_, saved, cotangents, gradients, s_);
+    for (Index last = count_; last > 0;) {
+      // A region is as many chunks as fit, at least one.
+      const std::int64_t end = chunks_[last - 1].end();
+      Index first = last - 1;
+      while (first > 0 && end - chunks_[first - 1].position <= plan_.region) --first;
+      const std::int64_t begin = chunks_[first].position;
+      chunks.load_region(begin, end);
+      for (Index i = last - 1; i >= first; --i) chunks.run(chunks_[i], slots_of(i));
+      chunks.store_region(begin, end);
+      last = first;
+    }
+    chunks.store_slots();
+  }
+
+ private:
+  static SlotView take_slots(SectionCursor& cursor, const AttentionShape& shape) noexcept {
+    return SlotView::take(cursor, shape.key_dim, shape.value_dim, shape.slots);
+  }
+  SlotView copy_of(Index chunk) const noexcept {
+    SectionCursor cursor(copies_ + static_cast<std::size_t>(chunk) * copy_bytes_);
+    return take_slots(cursor, call_.state.shape());
+  }
+  /// The slots as of a chunk's start: the state's until something has entered them.
+  SlotView slots_of(Index chunk) const noexcept {
+    return chunk > 0 && call_.slots_are_written(chunks_[chunk - 1]) ? copy_of(chunk)
+                                                                    : call_.memory.slots;
+  }
+  /// The forward pass of the slots, keeping them as of each chunk's start.
+  void keep_slots() noexcept {
+    const ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots> update(call_, s_.update);
+    for (std::int64_t at = call_.start; at < call_.end; at = chunks_[count_++].end()) {
+      chunks_[count_] = call_.chunk_at(at);
+      const Chunk& chunk = chunks_[count_];
+      if (chunk.end() == call_.end || !call_.slots_are_written(chunk)) continue;
+      const auto gates = call_.template entering_gates<Arch>(chunk, s_.retention, s_.write);
+      update.run(chunk, gates, update.pack_values(chunk), slots_of(count_), copy_of(count_ + 1));
+    }
+  }
+
+  const Call& call_;
+  const BackwardPlan& plan_;
+  SectionCursor cursor_;
+  BackwardScratch<Acc> s_;
+  Chunk* chunks_;
+  Index count_ = 0;
+  std::byte* copies_;
+  std::size_t copy_bytes_;
+};
+
+/// Scratch bytes of one worker, whichever head it gets.
+template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+std::size_t backward_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+                           Index query_heads, Index tokens, std::int64_t past,
+                           const BackwardOptions& options) {
+  std::size_t most = 0;
+  const AttentionShape& shape = state.shape();
+  for (Index head = 0; head < shape.kv_heads; ++head) {
+    const BackwardPlan plan =
+        backward_plan(shape, head_options(state.options(), head), query_heads / shape.kv_heads,
+                      tokens, past, options.chunk);
+    most = std::max(most, BackwardHead<Arch, T, KeyDim, ValueDim, Slots>::bytes(plan, shape));
+  }
+  return most;
+}
+
+inline void check_backward_options(const BackwardOptions& options) {
+  check_argument(options.chunk >= 0 && options.chunk <= kMostDecayTokens, "chunk is ",
+                 options.chunk, "; expected 0 to ", kMostDecayTokens);
+}
+
+}  // namespace detail
+
+/// Bytes of workspace that backward() needs for at most `tokens` tokens of a sequence, whatever the
+/// state has seen. For each worker: a copy of the slots of a head, M (padded(Dk) + Dv + 1) numbers,
+/// for each chunk of tokens, and scratch that does not grow with them beyond a few windows.
+/// @param workers the executor's
+/// @throws ArgumentError if a number is out of range.
+template <class T, Index KeyDim, Index ValueDim, Index Slots>
+std::size_t backward_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+                                     Index query_heads, Index tokens,
+                                     const BackwardOptions& options = {}, Index workers = 1) {
+  detail::check_workspace_arguments(state.shape(), query_heads, workers);
+  check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
+  detail::check_backward_options(options);
+  std::size_t most = 0;
+  for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})
+    most = std::max(most, detail::backward_bytes<simd::default_arch>(state, query_heads, tokens,
+                                                                     past, options));
+  return most * static_cast<std::size_t>(workers);
+}
+
+/// Gradients of a loss with respect to the inputs of a call of the operator, given those with
+/// respect to its results: reference_backward() within rounding, by matrix products.
+///
+/// @param inputs what the call was given
+/// @param state_before what it began from: a copy of the state made before it, or a newly made one.
+///   It may hold tokens: their slots count as initial slots and have gradients; those in the window
+///   or waiting to enter the slots are constants (see AttentionGradients). It is only read.
+/// @param saved results of the call that were kept, or nothing: see AttentionSaved
+/// @param cotangents derivatives with respect to the results of the call
+/// @param gradients where to write; those left out are not written
+///
+/// The forward pass is computed again, the slots first, of which a copy is kept for each chunk,
+/// then chunk by chunk, going back. Once the workspace is large enough nothing allocates, and
+/// nothing throws after the arguments have been checked. Key/value heads and sequences are
+/// independent tasks of the executor; the result does not depend on it.
+/// @throws ArgumentError as validate_backward() says, or if `saved` does not fit or options.chunk
+/// is
+///   out of range; nothing has then been touched.
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+          Executor E = const Serial>
+void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
+              const AttentionState<T, KeyDim, ValueDim, Slots>& state_before,
+              const std::type_identity_t<AttentionSaved<T, ValueDim>>& saved,
+              const std::type_identity_t<AttentionCotangents<T, ValueDim>>& cotangents,
+              const std::type_identity_t<AttentionGradients<T, KeyDim, ValueDim, Slots>>& gradients,
+              Workspace& workspace, const BackwardOptions& options = {}, E&& executor = Serial{}) {
+  detail::check_backward_options(options);
+  validate_backward(inputs, state_before, cotangents, gradients);
+  validate_saved(inputs, cotangents.o.extent(2), saved);
+  const AttentionShape& shape = state_before.shape();
+  const Index query_heads = cotangents.o.extent(2);
+  Index tokens = 0;
+  std::int64_t past = 0;
+  for (Index n = 0; n < shape.batch; ++n) {
+    tokens = std::max(tokens, sequence_span(inputs, n).count);
+    past = std::max(past, state_before.tokens_seen(n));
+  }
+  const std::size_t bytes =
+      detail::backward_bytes<Arch>(state_before, query_heads, tokens, past, options);
+  workspace.reserve(bytes * static_cast<std::size_t>(executor.workers()));
+  const auto task = [&](Index i, Index worker) noexcept {
+    const FlushSubnormals flush;
+    const Index head = i % shape.kv_heads;
+    const detail::BackwardPlan plan =
+        detail::backward_plan(shape, head_options(state_before.options(), head),
+                              query_heads / shape.kv_heads, tokens, past, options.chunk);
+    const detail::ChunkCall<T, KeyDim, ValueDim, Slots> call(inputs, state_before, plan.chunks,
+                                                             i / shape.kv_heads, head);
+    detail::BackwardHead<Arch, T, KeyDim, ValueDim, Slots>(
+        call, plan, workspace.data() + static_cast<std::size_t>(worker) * bytes)
+        .run(saved, cotangents, gradients);
+  };
+  executor.run(shape.batch * shape.kv_heads, task);
+}
+
+NHA_ISA_NAMESPACE_END
