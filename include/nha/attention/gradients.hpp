@@ -66,8 +66,8 @@ struct AttentionSaved {
 /// - A token that enters the slots after the end of the call reaches the loss through the window
 ///   alone: its k_slot, log_gate and write have gradient 0.
 ///
-/// Any strides, but the last axis of each must be contiguous (lengthwise any for mass), no element
-/// may be written twice (no stride 0), and none may overlap another, an input or a cotangent.
+/// Any strides, but the last axis of each except mass must be contiguous, no element may be written
+/// twice (no stride 0), and none may overlap another, an input or a cotangent.
 template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
 struct AttentionGradients {
   using Acc = accumulate_t<T>;
