@@ -46,17 +46,18 @@ class BackwardHead {
     SectionCursor cursor(nullptr);
     BackwardScratch<Acc>::take(cursor, plan);
     cursor.take<Chunk>(plan.most_chunks);
-    SectionCursor copies(nullptr);
-    take_slots(copies, shape);
-    return cursor.used() + copies.used() * static_cast<std::size_t>(plan.most_chunks);
+    SectionCursor copy(nullptr);
+    take_slots(copy, shape);
+    return cursor.used() + copy.used() * static_cast<std::size_t>(most_segments(plan) + kSegment);
   }
 
   BackwardHead(const Call& call, const BackwardPlan& plan, std::byte* scratch) noexcept
-      : call_(call), plan_(plan), cursor_(scratch) {
-    s_ = BackwardScratch<Acc>::take(cursor_, plan);
-    chunks_ = cursor_.take<Chunk>(plan.most_chunks);
-    // One chunk's copy lies behind the other.
-    copies_ = scratch + cursor_.used();
+      : call_(call), plan_(plan) {
+    SectionCursor cursor(scratch);
+    s_ = BackwardScratch<Acc>::take(cursor, plan);
+    chunks_ = cursor.take<Chunk>(plan.most_chunks);
+    // One copy lies behind the other.
+    copies_ = scratch + cursor.used();
     SectionCursor copy(nullptr);
     take_slots(copy, call.state.shape());
     copy_bytes_ = copy.used();
@@ -64,7 +65,9 @@ class BackwardHead {
 
   void run(const typename Chunks::Saved& saved, const typename Chunks::Cotangents& cotangents,
            const typename Chunks::Gradients& gradients) noexcept {
-    keep_slots();
+    for (std::int64_t at = call_.start; at < call_.end; at = chunks_[count_++].end())
+      chunks_[count_] = call_.chunk_at(at);
+    keep_segments();
     Chunks chunks(call_, plan_, saved, cotangents, gradients, s_);
     for (Index last = count_; last > 0;) {
       // A region is as many chunks as fit, at least one.
@@ -73,7 +76,10 @@ class BackwardHead {
       while (first > 0 && end - chunks_[first - 1].position <= plan_.region) --first;
       const std::int64_t begin = chunks_[first].position;
       chunks.load_region(begin, end);
-      for (Index i = last - 1; i >= first; --i) chunks.run(chunks_[i], slots_of(i));
+      for (Index i = last - 1; i >= first; --i) {
+        if (i == count_ - 1 || i % kSegment == kSegment - 1) keep_slots(i / kSegment);
+        chunks.run(chunks_[i], slots_of(i));
+      }
       chunks.store_region(begin, end);
       last = first;
     }
@@ -81,33 +87,54 @@ class BackwardHead {
   }
 
  private:
+  using Update = ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots>;
+
+  // The slots are kept as of the start of every so many chunks, and of each chunk only for those
+  // that are being gone back through: few enough to stay in a cache.
+  static constexpr Index kSegment = 16;
+  static Index most_segments(const BackwardPlan& plan) noexcept {
+    return (plan.most_chunks + kSegment - 1) / kSegment;
+  }
+
   static SlotView take_slots(SectionCursor& cursor, const AttentionShape& shape) noexcept {
     return SlotView::take(cursor, shape.key_dim, shape.value_dim, shape.slots);
   }
-  SlotView copy_of(Index chunk) const noexcept {
-    SectionCursor cursor(copies_ + static_cast<std::size_t>(chunk) * copy_bytes_);
+  SlotView copy(Index index) const noexcept {
+    SectionCursor cursor(copies_ + static_cast<std::size_t>(index) * copy_bytes_);
     return take_slots(cursor, call_.state.shape());
   }
-  /// The slots as of a chunk's start: the state's until something has entered them.
+  /// The slots as of a chunk's start: the state's until something has entered them. Those of a
+  /// segment's first chunk are kept from beginning to end.
   SlotView slots_of(Index chunk) const noexcept {
-    return chunk > 0 && call_.slots_are_written(chunks_[chunk - 1]) ? copy_of(chunk)
-                                                                    : call_.memory.slots;
+    if (chunk == 0 || !call_.slots_are_written(chunks_[chunk - 1])) return call_.memory.slots;
+    const Index in_segment = chunk % kSegment;
+    return copy(in_segment == 0 ? kSegment + chunk / kSegment : in_segment);
   }
-  /// The forward pass of the slots, keeping them as of each chunk's start.
-  void keep_slots() noexcept {
-    const ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots> update(call_, s_.update);
-    for (std::int64_t at = call_.start; at < call_.end; at = chunks_[count_++].end()) {
-      chunks_[count_] = call_.chunk_at(at);
-      const Chunk& chunk = chunks_[count_];
-      if (chunk.end() == call_.end || !call_.slots_are_written(chunk)) continue;
-      const auto gates = call_.template entering_gates<Arch>(chunk, s_.retention, s_.write);
-      update.run(chunk, gates, update.pack_values(chunk), slots_of(count_), copy_of(count_ + 1));
+  void move_slots(const Chunk& chunk, const SlotView& from, const SlotView& to) const noexcept {
+    if (!call_.slots_are_written(chunk)) return;
+    const Update update(call_, s_.update);
+    const auto gates = call_.template entering_gates<Arch>(chunk, s_.retention, s_.write);
+    update.run(chunk, gates, update.pack_values(chunk), from, to);
+  }
+  /// The forward pass of the slots, keeping them as of each segment's start.
+  void keep_segments() const noexcept {
+    SlotView slots = call_.memory.slots;
+    for (Index i = 0; i / kSegment < (count_ - 1) / kSegment; ++i) {
+      const bool ends = (i + 1) % kSegment == 0;
+      const SlotView next = ends ? copy(kSegment + (i + 1) / kSegment) : copy(0);
+      move_slots(chunks_[i], slots, next);
+      if (call_.slots_are_written(chunks_[i])) slots = next;
     }
+  }
+  /// The same through a segment, keeping them as of each chunk's start.
+  void keep_slots(Index segment) const noexcept {
+    const Index end = std::min((segment + 1) * kSegment, count_);
+    for (Index i = segment * kSegment; i + 1 < end; ++i)
+      move_slots(chunks_[i], slots_of(i), slots_of(i + 1));
   }
 
   const Call& call_;
   const BackwardPlan& plan_;
-  SectionCursor cursor_;
   BackwardScratch<Acc> s_;
   Chunk* chunks_;
   Index count_ = 0;
@@ -139,8 +166,9 @@ inline void check_backward_options(const BackwardOptions& options) {
 }  // namespace detail
 
 /// Bytes of workspace that backward() needs for at most `tokens` tokens of a sequence, whatever the
-/// state has seen. For each worker: a copy of the slots of a head, M (padded(Dk) + Dv + 1) numbers,
-/// for each chunk of tokens, and scratch that does not grow with them beyond a few windows.
+/// state has seen. For each worker a copy of the slots of a head, about M (Dk + Dv + 1) numbers,
+/// for every 16 chunks of tokens (chunks are of 8 to 32) and 16 more, 3 numbers for each chunk, and
+/// scratch that does not grow with the tokens beyond a few windows.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
 template <class T, Index KeyDim, Index ValueDim, Index Slots>
