@@ -9,8 +9,9 @@ build=$top/build/avx512
 bash cmake/install_packages.sh g++ cmake ninja-build libxsimd-dev libeigen3-dev nlohmann-json3-dev \
   libgtest-dev bochs bochs-term bochsbios vgabios grub-pc-bin grub-common xorriso mtools cpio busybox-static
 
+# Static programs, as the machine has no libraries; CMake offers OpenMP's as a shared one only.
 cmake --preset sse2 -B "$build" -DNHA_MARCH=x86-64-v4 -DNHA_BUILD_EXAMPLES=OFF \
-  -DCMAKE_EXE_LINKER_FLAGS="-static"
+  -DCMAKE_EXE_LINKER_FLAGS=-static -DCMAKE_DISABLE_FIND_PACKAGE_OpenMP=ON
 cmake --build "$build" --parallel "$(nproc)"
 
 machine=$build/machine

@@ -14,8 +14,7 @@ status=0
 for bits in "$@"; do
   build=build/sve$bits
   cmake --preset neon -B "$build" -DNHA_XSIMD_INCLUDE_DIR="$headers" -DNHA_MARCH=armv8-a+sve \
-    -DCMAKE_CXX_FLAGS="-O1 -msve-vector-bits=$bits" \
-    -DCMAKE_CROSSCOMPILING_EMULATOR="qemu-aarch64-static;-cpu;max,sve$bits=on"
+    -DCMAKE_CXX_FLAGS="-O1 -msve-vector-bits=$bits" -DNHA_QEMU_CPU="max,sve$bits=on"
   cmake --build "$build" --parallel "$(nproc)"
   ctest --test-dir "$build" --no-tests=error --output-on-failure --parallel "$(nproc)" || status=1
 done
