@@ -21,6 +21,9 @@ add_compile_options(-Wall -Wextra -Wpedantic -Wconversion -Wshadow)
 if(NHA_WERROR)
   add_compile_options(-Werror)
 endif()
+if(CMAKE_SYSTEM_PROCESSOR STREQUAL "aarch64" AND CMAKE_CXX_COMPILER_ID STREQUAL "GNU")
+  add_compile_options(-Wno-psabi)  # that GCC 10 passes a pair in other registers than GCC 9 did
+endif()
 
 # GCC before 13 takes the deliberately undefined registers inside its own AVX-512 intrinsics for
 # mistakes of whoever includes them (GCC bug 105593).

@@ -2,13 +2,16 @@
 # SPDX-License-Identifier: MIT
 # Builds and runs all tests. Arguments are handed to ctest, for instance: -R TensorView
 # The environment variable NHA_PRESET chooses another preset than release: debug, asan, tsan, clang,
-# no-exceptions, sse2, scalar.
+# no-exceptions, sse2, scalar, neon (64-bit Arm, run by qemu).
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=${NHA_PRESET:-release}
 
-bash cmake/install_packages.sh g++ cmake ninja-build libxsimd-dev libeigen3-dev nlohmann-json3-dev \
-  libgtest-dev libbenchmark-dev
+packages=(g++ cmake ninja-build libxsimd-dev libeigen3-dev nlohmann-json3-dev libgtest-dev libbenchmark-dev)
+if [ "$preset" = neon ]; then
+  packages+=(g++-aarch64-linux-gnu qemu-user-static googletest)
+fi
+bash cmake/install_packages.sh "${packages[@]}"
 echo "== Configuring build/$preset"
 cmake --preset "$preset"
 echo "== Building"

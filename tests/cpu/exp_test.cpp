@@ -55,18 +55,18 @@ class Exp : public ::testing::Test {
 TYPED_TEST_SUITE(Exp, nha_test::Architectures);
 
 // Every float from the least normal result to the last before exp(x) rounds to 1 in a release
-// build; of them every kStride-th in slower ones.
+// build; of them every kEvery-th in slower ones.
 #if defined(NDEBUG) && defined(__OPTIMIZE__)
-constexpr std::uint32_t kStride = 1;
+constexpr std::uint32_t kEvery = 1;
 #else
-constexpr std::uint32_t kStride = 997;
+constexpr std::uint32_t kEvery = 997;
 #endif
 
 TYPED_TEST(Exp, FloatsAreWithinTwoUlpEverywhere) {
   const auto first = std::bit_cast<std::uint32_t>(-1e-8f);
   const auto last = std::bit_cast<std::uint32_t>(-87.3365f);
   // One architecture in full, the others in samples: they run the same operations.
-  const std::uint32_t stride = std::is_same_v<TypeParam, nha::simd::default_arch> ? kStride : 997;
+  const std::uint32_t stride = std::is_same_v<TypeParam, nha::simd::default_arch> ? kEvery : 997;
   double worst = 0, worst_complement = 0;
   float x[16], e[16], c[16];
   for (std::uint32_t bits = first; bits <= last; bits += 16 * stride) {

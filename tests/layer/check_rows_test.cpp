@@ -8,33 +8,33 @@
 namespace {
 
 using nha::ArgumentError;
-using Rows = nha::TensorView<const float, nha::Dynamic, nha::Dynamic>;
+using ConstRows = nha::TensorView<const float, nha::Dynamic, nha::Dynamic>;
 
 const float kData[30] = {};
 
-void check(const Rows& view) {
+void check(const ConstRows& view) {
   nha::detail::check_rows("x of a test", view);
 }
 
 TEST(CheckRows, RowsInOrderPass) {
-  check(Rows(kData, {3, 4}));
-  check(Rows(kData, {3, 4}, {10, 1}));
-  check(Rows(kData, {1, 4}, {0, 1}));
-  check(Rows(kData, {3, 1}, {1, 7}));
+  check(ConstRows(kData, {3, 4}));
+  check(ConstRows(kData, {3, 4}, {10, 1}));
+  check(ConstRows(kData, {1, 4}, {0, 1}));
+  check(ConstRows(kData, {3, 1}, {1, 7}));
 }
 
 TEST(CheckRows, ViewsWithoutElementsNeedNoData) {
-  check(Rows());
-  check(Rows(nullptr, {3, 0}));
-  check(Rows(nullptr, {0, 4}, {0, 0}));
+  check(ConstRows());
+  check(ConstRows(nullptr, {3, 0}));
+  check(ConstRows(nullptr, {0, 4}, {0, 0}));
 }
 
 TEST(CheckRows, OthersAreRefusedByName) {
-  NHA_EXPECT_ERROR(check(Rows(nullptr, {3, 4})), ArgumentError, "x of a test has no data");
-  NHA_EXPECT_ERROR(check(Rows(kData, {3, 4}, {8, 2})), ArgumentError,
+  NHA_EXPECT_ERROR(check(ConstRows(nullptr, {3, 4})), ArgumentError, "x of a test has no data");
+  NHA_EXPECT_ERROR(check(ConstRows(kData, {3, 4}, {8, 2})), ArgumentError,
                    "x of a test has stride 2 along its last axis; expected 1");
   for (nha::Index stride : {0, 3, -4})
-    NHA_EXPECT_ERROR(check(Rows(kData + 12, {3, 4}, {stride, 1})), ArgumentError,
+    NHA_EXPECT_ERROR(check(ConstRows(kData + 12, {3, 4}, {stride, 1})), ArgumentError,
                      "between its rows; expected their length, 4, or more");
 }
 

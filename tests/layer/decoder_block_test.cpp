@@ -19,7 +19,7 @@ using nha::ModelOptions;
 using nha::Tensor;
 using nha::TokenBatch;
 
-constexpr Index kTokens = 9;
+constexpr Index kBlockTokens = 9;
 
 class DecoderBlockTest : public testing::Test {
  protected:
@@ -53,33 +53,34 @@ class DecoderBlockTest : public testing::Test {
 TEST_F(DecoderBlockTest, AddsAttentionAndFeedForwardOfTheNormedStream) {
   const DecoderBlock<double> block(options, weights);
   const Index hidden = options.shape.hidden;
-  const auto x = random_tensor<double, 2>({kTokens, hidden}, 4);
+  const auto x = random_tensor<double, 2>({kBlockTokens, hidden}, 4);
   Tensor<double, 2> found = x;
   LayerState<double> state = block.attention().make_state();
   run(block, state, found);
 
-  Tensor<double, 2> expected = x, normed({kTokens, hidden}), update({kTokens, hidden});
+  Tensor<double, 2> expected = x, normed({kBlockTokens, hidden}), update({kBlockTokens, hidden});
   const auto add = [&] {
     for (Index i = 0; i < expected.size(); ++i) expected.data()[i] += update.data()[i];
   };
   nha::rms_norm(expected, weights.attn_norm, options.norm_eps, normed.view());
   LayerState<double> other = block.attention().make_state();
   nha::LayerWorkspace workspace;
-  block.attention().forward(normed, TokenBatch{1, kTokens}, other, update.view(), workspace);
+  block.attention().forward(normed, TokenBatch{1, kBlockTokens}, other, update.view(), workspace);
   add();
   nha::rms_norm(expected, weights.mlp_norm, options.norm_eps, normed.view());
-  Tensor<double, 2> gate({kTokens, options.intermediate}), up({kTokens, options.intermediate});
+  Tensor<double, 2> gate({kBlockTokens, options.intermediate}),
+      up({kBlockTokens, options.intermediate});
   block.feed_forward().forward(normed, update.view(), {gate.data(), up.data()});
   add();
   EXPECT_LT(largest_difference(found, expected), 1e-13);
-  EXPECT_EQ(state.tokens_seen(0), kTokens);
+  EXPECT_EQ(state.tokens_seen(0), kBlockTokens);
 }
 
 TEST_F(DecoderBlockTest, UpdatesOfZeroLeaveTheStreamAsItWas) {
   weights.attn.o_proj = Tensor<double, 2>(weights.attn.o_proj.extents());
   weights.mlp.down_proj = Tensor<double, 2>(weights.mlp.down_proj.extents());
   const DecoderBlock<double> block(options, weights);
-  const auto x = random_tensor<double, 2>({kTokens, options.shape.hidden}, 4);
+  const auto x = random_tensor<double, 2>({kBlockTokens, options.shape.hidden}, 4);
   Tensor<double, 2> found = x;
   LayerState<double> state = block.attention().make_state();
   run(block, state, found);

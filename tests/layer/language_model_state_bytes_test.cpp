@@ -29,12 +29,6 @@ using nha::Tensor;
 
 using Bytes = std::vector<std::byte>;
 
-LayerOptions convolving(Index taps = 4) {
-  LayerOptions options = nha::nha_v1(3);
-  options.convolution_taps = taps;
-  return options;
-}
-
 // What follows knows the format by its description only.
 
 template <class Number>

@@ -33,7 +33,7 @@ using nha::LayerWorkspace;
 using nha::ModelOptions;
 using nha::Tensor;
 
-constexpr Index kTokens = 23;
+constexpr Index kModelTokens = 23;
 
 std::vector<std::pair<std::string, ModelOptions>> models() {
   std::vector<std::pair<std::string, ModelOptions>> all;
@@ -98,15 +98,15 @@ Matrix direct_logits(const ModelOptions& options, const LanguageModelWeights<dou
 }
 
 TEST(LanguageModel, EqualsADirectEvaluation) {
-  const auto tokens = random_tokens(1, kTokens, 11);
+  const auto tokens = random_tokens(1, kModelTokens, 11);
   for (const auto& [name, options] : models()) {
     SCOPED_TRACE(name);
     const auto weights = random_model_weights<double>(options);
     const Matrix expected = direct_logits(options, weights, tokens);
     const LanguageModel<double> model(options, weights);
     LanguageModelState<double> state = model.make_state();
-    const auto logits = std::move(run_model(model, state, tokens.view(), {kTokens}).logits);
-    for (Index t = 0; t < kTokens; ++t)
+    const auto logits = std::move(run_model(model, state, tokens.view(), {kModelTokens}).logits);
+    for (Index t = 0; t < kModelTokens; ++t)
       for (Index c = 0; c < options.vocabulary; ++c)
         ASSERT_NEAR(logits(0, t, c),
                     expected[static_cast<std::size_t>(t)][static_cast<std::size_t>(c)], 1e-10)
@@ -116,18 +116,18 @@ TEST(LanguageModel, EqualsADirectEvaluation) {
 
 template <class T>
 void expect_same_in_all_pieces(double tolerance) {
-  const auto tokens = random_tokens(2, kTokens, 11);
+  const auto tokens = random_tokens(2, kModelTokens, 11);
   for (const auto& [name, options] : models()) {
     const auto model = random_model<T>(options);
     LanguageModelState<T> state = model.make_state({.batch = 2});
-    const ModelRun<T> whole = run_model(model, state, tokens.view(), {kTokens});
+    const ModelRun<T> whole = run_model(model, state, tokens.view(), {kModelTokens});
     for (const std::vector<Index>& pieces :
          {std::vector<Index>{1}, {2}, {5}, {22}, {9, 1, 1, 4, 1}}) {
       SCOPED_TRACE(name + " in pieces of " + std::to_string(pieces.front()));
       LanguageModelState<T> other = model.make_state({.batch = 2});
       EXPECT_LT(largest_difference(run_model(model, other, tokens.view(), pieces), whole),
                 tolerance);
-      EXPECT_EQ(other.tokens_seen(1), kTokens);
+      EXPECT_EQ(other.tokens_seen(1), kModelTokens);
     }
   }
 }
@@ -139,7 +139,7 @@ TEST(LanguageModel, PrefillEqualsStepsEqualsPiecesInFloat) {
 }
 
 TEST(LanguageModel, AlgorithmsOfTheOperatorAgree) {
-  const auto tokens = random_tokens(1, kTokens, 11);
+  const auto tokens = random_tokens(1, kModelTokens, 11);
   for (const auto& [name, options] : models()) {
     SCOPED_TRACE(name);
     const auto model = random_model<double>(options);
@@ -148,7 +148,7 @@ TEST(LanguageModel, AlgorithmsOfTheOperatorAgree) {
          {nha::Algorithm::reference, nha::Algorithm::recurrent, nha::Algorithm::chunked}) {
       LanguageModelState<double> state = model.make_state();
       LayerWorkspace workspace;
-      found.emplace_back(Tensor<double, 3>::Sizes{1, kTokens, 11});
+      found.emplace_back(Tensor<double, 3>::Sizes{1, kModelTokens, 11});
       ForwardOptions<double> how;
       how.attention = {.algorithm = algorithm, .chunk = 4};
       model.forward(tokens.view(), state, found.back().view(), workspace, how);
@@ -172,7 +172,7 @@ TEST(LanguageModel, KnowsTheNumberOfItsWeights) {
 // ---------------------------------------------------------------------------------------
 
 TEST(LanguageModel, RowsOfABatchAreIndependent) {
-  const auto tokens = random_tokens(3, kTokens, 11);
+  const auto tokens = random_tokens(3, kModelTokens, 11);
   for (const auto& [name, options] : models()) {
     SCOPED_TRACE(name);
     const auto model = random_model<double>(options);
@@ -190,13 +190,13 @@ TEST(LanguageModel, RowsOfABatchAreIndependent) {
 }
 
 TEST(LanguageModel, PackedSequencesEqualSeparateOnes) {
-  const auto tokens = random_tokens(1, kTokens, 11);
-  const std::vector<std::int64_t> cu = {0, 9, 9, 10, kTokens};
+  const auto tokens = random_tokens(1, kModelTokens, 11);
+  const std::vector<std::int64_t> cu = {0, 9, 9, 10, kModelTokens};
   for (const auto& [name, options] : models()) {
     SCOPED_TRACE(name);
     const auto model = random_model<double>(options);
     LanguageModelState<double> packed = model.make_state({.batch = 4}), last = packed;
-    ModelRun<double> run(options, 1, kTokens);
+    ModelRun<double> run(options, 1, kModelTokens);
     Tensor<double, 3> ends({4, 1, 11});
     std::fill(ends.values().begin(), ends.values().end(), 7.0);
     LayerWorkspace workspace;
@@ -226,14 +226,15 @@ TEST(LanguageModel, PackedSequencesEqualSeparateOnes) {
 
 TEST(LanguageModel, LogitsOfTheLastTokensAloneAreTheSame) {
   const auto model = random_model<double>(small_model());
-  const auto tokens = random_tokens(3, kTokens, 11);
+  const auto tokens = random_tokens(3, kModelTokens, 11);
   LanguageModelState<double> all = model.make_state({.batch = 3}), last = all, none = all;
-  const auto expected = std::move(run_model(model, all, tokens.view(), {kTokens}).logits);
+  const auto expected = std::move(run_model(model, all, tokens.view(), {kModelTokens}).logits);
   Tensor<double, 3> ends({3, 1, 11});
   LayerWorkspace workspace;
   model.forward(tokens.view(), last, ends.view(), workspace);
   for (Index b = 0; b < 3; ++b)
-    for (Index c = 0; c < 11; ++c) EXPECT_NEAR(ends(b, 0, c), expected(b, kTokens - 1, c), 1e-13);
+    for (Index c = 0; c < 11; ++c)
+      EXPECT_NEAR(ends(b, 0, c), expected(b, kModelTokens - 1, c), 1e-13);
   model.forward(tokens.view(), none, {}, workspace);
   EXPECT_TRUE(none == all);
   EXPECT_TRUE(last == all);
@@ -259,7 +260,7 @@ TEST(LanguageModel, ResultsDoNotDependOnTheExecutor) {
 
 TEST(LanguageModel, WindowsBelongToTheState) {
   ModelOptions options = small_model(nha::nha_v1(3));
-  const auto tokens = random_tokens(1, kTokens, 11);
+  const auto tokens = random_tokens(1, kModelTokens, 11);
   const auto model = random_model<double>(options);
   options.windows = {7, 2};
   const auto other = random_model<double>(options);
@@ -271,7 +272,7 @@ TEST(LanguageModel, WindowsBelongToTheState) {
 }
 
 TEST(LanguageModel, HeadsMayHaveWindowsOfTheirOwn) {
-  const auto tokens = random_tokens(1, kTokens, 11);
+  const auto tokens = random_tokens(1, kModelTokens, 11);
   const auto model = random_model<double>(small_model(nha::nha_v1(3)));
   const auto run = [&](const nha::ModelStateOptions& options, Index piece) {
     LanguageModelState<double> state = model.make_state(options);

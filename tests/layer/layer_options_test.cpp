@@ -15,7 +15,7 @@ using nha::ArgumentError;
 using nha::LayerOptions;
 using nha::LayerShape;
 
-constexpr LayerShape kShape = {
+constexpr LayerShape kOptionsShape = {
     .hidden = 24, .query_heads = 4, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3};
 
 TEST(LayerOptions, PresetsSayWhatThePublishedLayersDo) {
@@ -41,13 +41,13 @@ TEST(LayerOptions, PresetsSayWhatThePublishedLayersDo) {
     EXPECT_EQ(options.value_activation, nha::ValueActivation::silu);
     EXPECT_EQ(options.output, nha::OutputForm::silu_norm);
     EXPECT_EQ(options.convolution_taps, 0);
-    nha::validate(options, kShape);
+    nha::validate(options, kOptionsShape);
   }
 }
 
 TEST(LayerOptions, ShapeOfTheStateFollowsFromTheLayer) {
   EXPECT_EQ(
-      nha::attention_shape(kShape, 7),
+      nha::attention_shape(kOptionsShape, 7),
       (nha::AttentionShape{.batch = 7, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3}));
 }
 
@@ -62,25 +62,25 @@ TEST(LayerOptions, ShapesOutOfRangeAreNamed) {
   const auto refuses = [](LayerShape shape, const std::string& message) {
     NHA_EXPECT_ERROR(nha::validate(shape), ArgumentError, message);
   };
-  LayerShape shape = kShape;
+  LayerShape shape = kOptionsShape;
   shape.hidden = 0;
   refuses(shape, "hidden is 0; expected 1 to");
-  shape = kShape;
+  shape = kOptionsShape;
   shape.query_heads = 3;
   refuses(shape, "query_heads is 3; expected a multiple of the 2 key/value heads");
   shape.query_heads = 0;
   refuses(shape, "query_heads is 0");
-  shape = kShape;
+  shape = kOptionsShape;
   shape.kv_heads = 0;
   refuses(shape, "kv_heads is 0; expected 1");
-  shape = kShape;
+  shape = kOptionsShape;
   shape.slots = -1;
   refuses(shape, "slots is -1; expected 0");
 }
 
 TEST(LayerOptions, OptionsOutOfRangeAreNamed) {
   const auto refuses = [](const LayerOptions& options, const std::string& message) {
-    NHA_EXPECT_ERROR(nha::validate(options, kShape), ArgumentError, message);
+    NHA_EXPECT_ERROR(nha::validate(options, kOptionsShape), ArgumentError, message);
   };
   LayerOptions options = nha::nha_v1(4);
   options.gate_divisor = 0;
@@ -100,7 +100,7 @@ TEST(LayerOptions, OptionsOutOfRangeAreNamed) {
 }
 
 TEST(LayerOptions, OddHeadDimensionsGoWithoutAWindow) {
-  LayerShape odd = kShape;
+  LayerShape odd = kOptionsShape;
   odd.key_dim = 7;
   nha::validate(nha::gsa(), odd);
   NHA_EXPECT_ERROR(nha::validate(nha::nha_v1(1), odd), ArgumentError, "key_dim is 7; the rotary");

@@ -22,14 +22,8 @@ using nha::NativeHybridAttention;
 using nha::Tensor;
 using nha::TokenBatch;
 
-constexpr LayerShape kShape = {
+constexpr LayerShape kStateShape = {
     .hidden = 6, .query_heads = 4, .kv_heads = 2, .key_dim = 4, .value_dim = 3, .slots = 2};
-
-LayerOptions convolving() {
-  LayerOptions options = nha::nha_v1(3);
-  options.convolution_taps = 4;
-  return options;
-}
 
 /// A layer with short convolutions, so that both parts of its state matter.
 class LayerStateTest : public testing::Test {
@@ -37,17 +31,18 @@ class LayerStateTest : public testing::Test {
   /// Outputs of tokens [first, first + count) given to every sequence of the state.
   Tensor<double, 2> run(LayerState<double>& state, Index first, Index count) {
     const Index batch = state.batch();
-    Tensor<double, 2> in({batch * count, kShape.hidden}), out({batch * count, kShape.hidden});
+    Tensor<double, 2> in({batch * count, kStateShape.hidden}),
+        out({batch * count, kStateShape.hidden});
     for (Index r = 0; r < in.extent(0); ++r)
-      for (Index c = 0; c < kShape.hidden; ++c) in(r, c) = x(first + r % count, c);
+      for (Index c = 0; c < kStateShape.hidden; ++c) in(r, c) = x(first + r % count, c);
     LayerWorkspace workspace;
     layer.forward(in, TokenBatch{batch, count}, state, out.view(), workspace);
     return out;
   }
 
-  Tensor<double, 2> x = random_tensor<double, 2>({30, kShape.hidden}, 2);
-  NativeHybridAttention<double> layer{kShape, convolving(),
-                                      random_attention_weights<double>(kShape, convolving())};
+  Tensor<double, 2> x = random_tensor<double, 2>({30, kStateShape.hidden}, 2);
+  NativeHybridAttention<double> layer{kStateShape, convolving(),
+                                      random_attention_weights<double>(kStateShape, convolving())};
 };
 
 TEST_F(LayerStateTest, CopiesContinueIndependently) {
@@ -86,7 +81,7 @@ TEST_F(LayerStateTest, ForkCopiesOneSequence) {
   const auto found = run(batch, 9, 4);
   for (Index row : {4, 8})  // of sequences 1 and 2
     for (Index t = 0; t < 4; ++t)
-      for (Index c = 0; c < kShape.hidden; ++c)
+      for (Index c = 0; c < kStateShape.hidden; ++c)
         ASSERT_NEAR(found(row + t, c), expected(t, c), 1e-14);
 }
 
@@ -119,7 +114,7 @@ TEST_F(LayerStateTest, ResetForgetsAllOrOne) {
   EXPECT_EQ(state.tokens_seen(0), 4);
   EXPECT_EQ(state.tokens_seen(1), 0);
   const auto found = run(state, 0, 4);
-  for (Index c = 0; c < kShape.hidden; ++c) EXPECT_NEAR(found(7, c), expected(7, c), 1e-14);
+  for (Index c = 0; c < kStateShape.hidden; ++c) EXPECT_NEAR(found(7, c), expected(7, c), 1e-14);
   state.reset();
   EXPECT_TRUE(state == empty);
   NHA_EXPECT_ERROR(state.reset(2), ArgumentError, "sequence is 2");
@@ -127,22 +122,22 @@ TEST_F(LayerStateTest, ResetForgetsAllOrOne) {
 
 TEST_F(LayerStateTest, ForksOnlyToStatesOfTheSameLayer) {
   const auto refuses = [](const LayerShape& shape, const LayerOptions& options, Index rollback) {
-    const LayerState<double> source(kShape, convolving());
+    const LayerState<double> source(kStateShape, convolving());
     LayerState<double> target(shape, options, 2, rollback);
     EXPECT_FALSE(source.same_layer(target));
     NHA_EXPECT_ERROR(source.fork(0, target, 0), ArgumentError, "target of fork is the state of");
   };
-  refuses(kShape, convolving(), 1);
-  refuses(kShape, nha::nha_v1(3), 0);
-  LayerShape shape = kShape;
+  refuses(kStateShape, convolving(), 1);
+  refuses(kStateShape, nha::nha_v1(3), 0);
+  LayerShape shape = kStateShape;
   shape.slots = 3;
   refuses(shape, convolving(), 0);
   LayerOptions options = convolving();
   options.convolution_taps = 3;
-  refuses(kShape, options, 0);
+  refuses(kStateShape, options, 0);
   options = convolving();
   options.attention.window = 4;
-  refuses(kShape, options, 0);
+  refuses(kStateShape, options, 0);
 
   LayerState<double> source = layer.make_state(), target = layer.make_state(2);
   EXPECT_TRUE(source.same_layer(target));
@@ -167,16 +162,16 @@ TEST_F(LayerStateTest, OptionsThatDoNotFitTheShapeAreRefused) {
                           const char* message) {
     NHA_EXPECT_ERROR(LayerState<double>(shape, options), ArgumentError, message);
   };
-  LayerShape odd = kShape;
+  LayerShape odd = kStateShape;
   odd.key_dim = 5;
   refuses(odd, nha::nha_v1(3), "key_dim is 5; the rotary embedding of the window needs an even");
   EXPECT_EQ(LayerState<double>(odd, nha::gsa()).attention().shape().key_dim, 5);
-  LayerShape no_width = kShape;
+  LayerShape no_width = kStateShape;
   no_width.hidden = 0;
   refuses(no_width, nha::nha_v1(3), "hidden is 0");
   LayerOptions options = convolving();
   options.convolution_taps = -1;
-  refuses(kShape, options, "convolution_taps is -1");
+  refuses(kStateShape, options, "convolution_taps is -1");
 }
 
 TEST_F(LayerStateTest, BytesCountTheConvolutions) {
@@ -188,7 +183,7 @@ TEST_F(LayerStateTest, BytesCountTheConvolutions) {
   EXPECT_LE(empty, state.attention().bytes() + inputs + 3 * 64);
   run(state, 0, 30);
   EXPECT_EQ(state.bytes(), empty);
-  const LayerState<double> plain(kShape, nha::nha_v1(3));
+  const LayerState<double> plain(kStateShape, nha::nha_v1(3));
   EXPECT_FALSE(plain.has_convolutions());
   EXPECT_EQ(plain.bytes(), plain.attention().bytes());
 }

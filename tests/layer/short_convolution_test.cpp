@@ -16,7 +16,7 @@ using nha::ConvolutionState;
 using nha::Index;
 using nha::Tensor;
 using nha::TokenBatch;
-using Rows = nha::TensorView<double, nha::Dynamic, nha::Dynamic>;
+using DoubleRows = nha::TensorView<double, nha::Dynamic, nha::Dynamic>;
 
 constexpr Index kChannels = 5, kTaps = 4;
 
@@ -34,7 +34,7 @@ class ShortConvolution : public testing::Test {
   /// Puts rows [first, first + count) of x through a state of one sequence.
   void run(ConvolutionState<double>& state, Index first, Index count) {
     nha::short_convolution(x.view().slice<0>(first, count), TokenBatch{1, count}, weight, bias,
-                           state, Rows(y.view().slice<0>(first, count)));
+                           state, DoubleRows(y.view().slice<0>(first, count)));
   }
 
   Tensor<double, 2> x = nha_test::random_tensor<double, 2>({20, kChannels});
@@ -89,7 +89,7 @@ TEST_F(ShortConvolution, ForkAndResetConcernOneSequence) {
   ConvolutionState<double> state(2, kChannels, kTaps);
   const std::vector<std::int64_t> cu = {0, 7, 13};
   nha::short_convolution(x.view().slice<0>(0, 13), TokenBatch{1, 13, cu}, weight, bias, state,
-                         Rows(y.view().slice<0>(0, 13)));
+                         DoubleRows(y.view().slice<0>(0, 13)));
   ConvolutionState<double> single(1, kChannels, kTaps);
   state.fork(0, single, 0);
   state.reset(0);
@@ -108,7 +108,7 @@ TEST_F(ShortConvolution, ReadsAndWritesSlices) {
   for (Index t = 0; t < 20; t += 10)
     nha::short_convolution(wide.view().slice<0>(t, 10).slice<1>(2, kChannels), TokenBatch{1, 10},
                            weight, bias, state,
-                           Rows(out.view().slice<0>(t, 10).slice<1>(1, kChannels)));
+                           DoubleRows(out.view().slice<0>(t, 10).slice<1>(1, kChannels)));
   for (Index t = 0; t < 20; ++t) {
     for (Index c = 0; c < kChannels; ++c) ASSERT_NEAR(out(t, 1 + c), expected(0, t, c), 1e-14);
     EXPECT_EQ(out(t, 0), 0);
@@ -118,27 +118,28 @@ TEST_F(ShortConvolution, ReadsAndWritesSlices) {
 
 TEST_F(ShortConvolution, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
   ConvolutionState<double> state(1, kChannels, kTaps);
-  const Rows in = x.view(), out = y.view(), w = weight.view();
+  const DoubleRows in = x.view(), out = y.view(), w = weight.view();
   const nha::TensorView<double, nha::Dynamic> b = bias.view();
-  const auto refuses = [&](const Rows& in_, const Rows& w_, const auto& b_, const Rows& out_,
-                           const char* message) {
+  const auto refuses = [&](const DoubleRows& in_, const DoubleRows& w_, const auto& b_,
+                           const DoubleRows& out_, const char* message) {
     NHA_EXPECT_ERROR(nha::short_convolution(in_, TokenBatch{1, 20}, w_, b_, state, out_),
                      nha::ArgumentError, message);
     EXPECT_EQ(state.tokens_seen(0), 0) << message;
   };
   const auto overlapping = [](Tensor<double, 2>& of) {
-    return Rows(of.data(), {20, kChannels}, {1, 1});
+    return DoubleRows(of.data(), {20, kChannels}, {1, 1});
   };
   refuses(in.slice<1>(0, 4), w, b, out, "x of short_convolution is [20, 4]; expected [20, 5]");
   refuses(overlapping(x), w, b, out, "x of short_convolution has stride 1 between its rows");
   refuses(in, w, b, out.slice<0>(0, 19), "y of short_convolution is [19, 5]; expected [20, 5]");
   refuses(in, w, b, overlapping(y), "y of short_convolution has stride 1 between its rows");
-  refuses(in, w, b, Rows(nullptr, y.extents()), "y of short_convolution has no data");
+  refuses(in, w, b, DoubleRows(nullptr, y.extents()), "y of short_convolution has no data");
   refuses(in, w.slice<1>(0, 3), b, out, "weight of short_convolution is [5, 3]");
-  refuses(in, Rows(x.data(), {kChannels, kTaps + 1}), b, out,
+  refuses(in, DoubleRows(x.data(), {kChannels, kTaps + 1}), b, out,
           "weight of short_convolution is [5, 5]; the state is of [5, 4]");
   refuses(in, w.slice<0>(0, 4), b, out, "weight of short_convolution is [4, 4]");
-  refuses(in, Rows(nullptr, weight.extents()), b, out, "weight of short_convolution has no data");
+  refuses(in, DoubleRows(nullptr, weight.extents()), b, out,
+          "weight of short_convolution has no data");
   refuses(in, w, b.slice<0>(0, 4), out, "bias of short_convolution has 4 entries; expected 5");
   refuses(in, w, nha::TensorView<double, nha::Dynamic>(nullptr, {kChannels}), out,
           "bias of short_convolution has no data");
@@ -162,7 +163,7 @@ TEST_F(ShortConvolution, SequencesAndTokensThatAreNotThereAreRefused) {
   ConvolutionState<double> state(2, kChannels, kTaps);
   const std::vector<std::int64_t> cu = {0, 7, 13};
   nha::short_convolution(x.view().slice<0>(0, 13), TokenBatch{1, 13, cu}, weight, bias, state,
-                         Rows(y.view().slice<0>(0, 13)));
+                         DoubleRows(y.view().slice<0>(0, 13)));
   NHA_EXPECT_ERROR(state.reset(1000000), nha::ArgumentError,
                    "sequence is 1000000; expected 0 to 1");
   NHA_EXPECT_ERROR(state.tokens_seen(-1), nha::ArgumentError, "sequence is -1");

@@ -16,7 +16,7 @@ using nha::AttentionWeights;
 using nha::LayerOptions;
 using nha::LayerShape;
 
-constexpr LayerShape kShape = {
+constexpr LayerShape kWeightsShape = {
     .hidden = 12, .query_heads = 4, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3};
 
 /// A visitor that lists names and shapes.
@@ -42,7 +42,7 @@ TEST(Weights, ALayerHasThePublishedNamesAndShapes) {
       {"a.q_proj.weight", "[24, 12]"}, {"a.k_proj.weight", "[12, 12]"},
       {"a.v_proj.weight", "[10, 12]"}, {"a.f_proj.weight", "[6, 12]"},
       {"a.o_proj.weight", "[12, 20]"}, {"a.g_norm.weight", "[20]"}};
-  EXPECT_EQ(attention_list(kShape, nha::nha_v2(3)), expected);
+  EXPECT_EQ(attention_list(kWeightsShape, nha::nha_v2(3)), expected);
 }
 
 TEST(Weights, OptionsAddAndRemoveSome) {
@@ -50,17 +50,17 @@ TEST(Weights, OptionsAddAndRemoveSome) {
   options.feature_map = nha::FeatureMap::t2r;
   options.convolution_taps = 4;
   options.convolution_bias = true;
-  auto shapes = attention_list(kShape, options);
+  auto shapes = attention_list(kWeightsShape, options);
   EXPECT_EQ(shapes.size(), 13u);
   EXPECT_EQ(shapes["a.feature_map.layer.weight"], "[6, 6]");
   EXPECT_EQ(shapes["a.k_conv1d.weight"], "[12, 1, 4]");
   EXPECT_EQ(shapes["a.v_conv1d.bias"], "[10]");
   options.convolution_bias = false;
-  EXPECT_EQ(attention_list(kShape, options).count("a.v_conv1d.bias"), 0u);
+  EXPECT_EQ(attention_list(kWeightsShape, options).count("a.v_conv1d.bias"), 0u);
 
   options = nha::nha_v1(3);
   options.output = nha::OutputForm::plain;
-  LayerShape no_slots = kShape;
+  LayerShape no_slots = kWeightsShape;
   no_slots.slots = 0;
   shapes = attention_list(no_slots, options);
   EXPECT_EQ(shapes.count("a.g_norm.weight"), 0u);
@@ -91,10 +91,11 @@ TEST(Weights, AModelNumbersItsLayers) {
 }
 
 TEST(Weights, AWeightOfAnotherShapeIsNamed) {
-  AttentionWeights<float> weights = random_attention_weights<float>(kShape, nha::nha_v1(3));
-  nha::visit_attention_weights(kShape, nha::nha_v1(3), "", weights, nha::detail::CheckWeights());
+  AttentionWeights<float> weights = random_attention_weights<float>(kWeightsShape, nha::nha_v1(3));
+  nha::visit_attention_weights(kWeightsShape, nha::nha_v1(3), "", weights,
+                               nha::detail::CheckWeights());
   weights.f_proj = nha::Tensor<float, 2>({5, 12});
-  NHA_EXPECT_ERROR(nha::visit_attention_weights(kShape, nha::nha_v1(3), "b.", weights,
+  NHA_EXPECT_ERROR(nha::visit_attention_weights(kWeightsShape, nha::nha_v1(3), "b.", weights,
                                                 nha::detail::CheckWeights()),
                    nha::ArgumentError, "weight b.f_proj.weight is [5, 12]; expected [6, 12]");
 }

@@ -31,6 +31,13 @@ struct RandomWeights {
   }
 };
 
+/// Options of a layer with short convolutions, whose state is more than slots and window.
+inline nha::LayerOptions convolving(Index taps = 4) {
+  nha::LayerOptions options = nha::nha_v1(3);
+  options.convolution_taps = taps;
+  return options;
+}
+
 template <class T>
 nha::AttentionWeights<T> random_attention_weights(const nha::LayerShape& shape,
                                                   const nha::LayerOptions& options,
