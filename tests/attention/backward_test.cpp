@@ -28,8 +28,8 @@ Gradients<T> chunked_gradients(const RandomCase<T>& c, const AttentionState<T>& 
 
 /// Gradients of a case after `past` earlier tokens (of each sequence) against the definition.
 template <class T>
-void check(const CaseShape& shape, const nha::AttentionOptions& options, double tolerance,
-           Index past = 0, Index max_rollback = 0) {
+void check_gradients(const CaseShape& shape, const nha::AttentionOptions& options, double tolerance,
+                     Index past = 0, Index max_rollback = 0) {
   const RandomCase<T> c(shape);
   AttentionState<T> state(c.attention_shape(), options, max_rollback);
   if (past > 0) {
@@ -49,26 +49,28 @@ void check(const CaseShape& shape, const nha::AttentionOptions& options, double 
 }
 
 /// The same in double, where nothing but the sums' order differs, and in float.
-void check_both(const CaseShape& shape, const nha::AttentionOptions& options, Index past = 0) {
-  check<double>(shape, options, 1e-12, past);
-  check<float>(shape, options, 5e-6, past);
+void check_gradients_in_both(const CaseShape& shape, const nha::AttentionOptions& options,
+                             Index past = 0) {
+  check_gradients<double>(shape, options, 1e-12, past);
+  check_gradients<float>(shape, options, 5e-6, past);
 }
 
 TEST(Backward, IsTheDefinitionForSlotsAndWindow) {
-  check_both({.tokens = 70}, {.window = 13});
-  check_both({.tokens = 70, .group = 3, .key_dim = 18, .value_dim = 20, .slots = 24},
-             {.window = 20, .slot_delay = 5});
-  check_both({.batch = 2, .tokens = 40, .kv_heads = 2, .key_dim = 5, .value_dim = 3, .slots = 7},
-             {.window = 9, .slot_delay = 0});
+  check_gradients_in_both({.tokens = 70}, {.window = 13});
+  check_gradients_in_both({.tokens = 70, .group = 3, .key_dim = 18, .value_dim = 20, .slots = 24},
+                          {.window = 20, .slot_delay = 5});
+  check_gradients_in_both(
+      {.batch = 2, .tokens = 40, .kv_heads = 2, .key_dim = 5, .value_dim = 3, .slots = 7},
+      {.window = 9, .slot_delay = 0});
 }
 
 TEST(Backward, IsTheDefinitionForSlotsAlone) {
-  check_both({.tokens = 70, .group = 2}, {.window = 0});
+  check_gradients_in_both({.tokens = 70, .group = 2}, {.window = 0});
 }
 
 TEST(Backward, IsTheDefinitionForTheWindowAlone) {
-  check_both({.tokens = 70, .group = 2, .slots = 0}, {.window = 11});
-  check_both({.tokens = 70, .slots = 0}, {.window = 200});
+  check_gradients_in_both({.tokens = 70, .group = 2, .slots = 0}, {.window = 11});
+  check_gradients_in_both({.tokens = 70, .slots = 0}, {.window = 200});
 }
 
 TEST(Backward, IsTheDefinitionForEveryEmptySlotRule) {
@@ -76,40 +78,45 @@ TEST(Backward, IsTheDefinitionForEveryEmptySlotRule) {
        {EmptySlots::participate, EmptySlots::masked, EmptySlots::mass_corrected}) {
     SCOPED_TRACE(static_cast<int>(rule));
     for (const Index delay : {0, 10, 25})
-      check_both({.tokens = 60, .group = 2, .explicit_write = true},
-                 {.window = 25, .slot_delay = delay, .empty_slots = rule}, 30);
+      check_gradients_in_both({.tokens = 60, .group = 2, .explicit_write = true},
+                              {.window = 25, .slot_delay = delay, .empty_slots = rule}, 30);
   }
-  check_both({.tokens = 60, .group = 2}, {.window = 25, .empty_slots = EmptySlots::masked});
+  check_gradients_in_both({.tokens = 60, .group = 2},
+                          {.window = 25, .empty_slots = EmptySlots::masked});
 }
 
 TEST(Backward, IsTheDefinitionForGatesOfAnySpeed) {
   for (const Gates gates : {Gates::fast, Gates::slow, Gates::mixed}) {
     SCOPED_TRACE(static_cast<int>(gates));
-    check_both({.tokens = 70, .gates = gates}, {.window = 13});
-    check_both({.tokens = 70, .gates = gates, .explicit_write = true}, {.window = 13});
+    check_gradients_in_both({.tokens = 70, .gates = gates}, {.window = 13});
+    check_gradients_in_both({.tokens = 70, .gates = gates, .explicit_write = true}, {.window = 13});
   }
 }
 
 TEST(Backward, IsTheDefinitionAfterEarlierTokens) {
-  check_both({.tokens = 70, .group = 2}, {.window = 25, .slot_delay = 25}, 3);
-  check_both({.tokens = 70, .group = 2}, {.window = 25, .slot_delay = 12}, 50);
-  check_both({.tokens = 3}, {.window = 25, .slot_delay = 12}, 50);
-  check<double>({.tokens = 70}, {.window = 9}, 1e-12, 20, 11);
+  check_gradients_in_both({.tokens = 70, .group = 2}, {.window = 25, .slot_delay = 25}, 3);
+  check_gradients_in_both({.tokens = 70, .group = 2}, {.window = 25, .slot_delay = 12}, 50);
+  check_gradients_in_both({.tokens = 3}, {.window = 25, .slot_delay = 12}, 50);
+  check_gradients<double>({.tokens = 70}, {.window = 9}, 1e-12, 20, 11);
 }
 
 TEST(Backward, IsTheDefinitionWhereThereAreManyRegions) {
-  check<double>({.tokens = 900, .key_dim = 4, .value_dim = 4, .slots = 4}, {.window = 20}, 1e-12);
-  check<double>({.tokens = 900, .key_dim = 4, .value_dim = 4, .slots = 4}, {.window = 300}, 1e-12);
+  check_gradients<double>({.tokens = 900, .key_dim = 4, .value_dim = 4, .slots = 4}, {.window = 20},
+                          1e-12);
+  check_gradients<double>({.tokens = 900, .key_dim = 4, .value_dim = 4, .slots = 4},
+                          {.window = 300}, 1e-12);
 }
 
 TEST(Backward, IsTheDefinitionForWindowsLongerThanABlock) {
-  check_both({.tokens = 800, .key_dim = 6, .value_dim = 4, .slots = 4}, {.window = 700});
-  check_both({.tokens = 800, .key_dim = 6, .value_dim = 4, .slots = 0}, {.window = 800});
+  check_gradients_in_both({.tokens = 800, .key_dim = 6, .value_dim = 4, .slots = 4},
+                          {.window = 700});
+  check_gradients_in_both({.tokens = 800, .key_dim = 6, .value_dim = 4, .slots = 0},
+                          {.window = 800});
 }
 
 TEST(Backward, IsTheDefinitionForPackedSequences) {
   const CaseShape shape{.kv_heads = 2, .lengths = {0, 5, 33, 1, 17}};
-  check_both(shape, {.window = 9});
+  check_gradients_in_both(shape, {.window = 9});
 }
 
 TEST(Backward, TakesWhatTheForwardPassKept) {

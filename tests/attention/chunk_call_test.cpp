@@ -11,14 +11,14 @@ using namespace nha_test;  // NOLINT
 using nha::AttentionState;
 using nha::detail::Chunk;
 
-using Call = nha::detail::ChunkCall<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
+using PlainCall = nha::detail::ChunkCall<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
 
 struct CallOf {
   CallOf(Index tokens, const nha::AttentionOptions& options, Index max_rollback = 0)
       : c({.tokens = tokens}),
         state(c.attention_shape(), options, max_rollback),
         inputs(c.inputs()) {}
-  Call call() {
+  PlainCall call() {
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(state.options(), 0),
                                               1, c.shape.tokens, 0, 16);
     return {inputs, state, plan, 0, 0};
@@ -42,7 +42,7 @@ TEST(ChunkCall, CutsTheTokensIntoChunksThatEndWhereASnapshotIsDue) {
 
 TEST(ChunkCall, KnowsWhichTokensEnterDuringAChunk) {
   CallOf delayed(50, {.window = 20, .slot_delay = 18});
-  const Call call = delayed.call();
+  const PlainCall call = delayed.call();
   EXPECT_FALSE(call.slots_are_written(Chunk{0, 16}));
   EXPECT_TRUE(call.slots_are_written(Chunk{16, 16}));
   EXPECT_EQ(call.first_entering(Chunk{0, 16}), 16);
@@ -53,11 +53,11 @@ TEST(ChunkCall, KnowsWhichTokensEnterDuringAChunk) {
 
 TEST(ChunkCall, FindsEarlierTokensInTheState) {
   CallOf first(50, {.window = 20, .slot_delay = 18});
-  const Call before = first.call();
+  const PlainCall before = first.call();
   std::vector<float> retention(16), write(16);
   before.remember_newest<nha::simd::default_arch>(retention.data(), write.data());
   nha::detail::StateAccess::advance(first.state, 0, 50);
-  const Call after = first.call();
+  const PlainCall after = first.call();
   EXPECT_EQ(after.start, 50);
   for (std::int64_t p = 50 - 18; p < 50; ++p) {
     EXPECT_NE(after.value(p), before.value(p));

@@ -27,8 +27,8 @@ bool same_bits(const nha::Tensor<float, 4>& a, const nha::Tensor<float, 4>& b) {
 
 /// Prefills one head twice in two calls, on one thread and on `executor`: same bits everywhere.
 template <class E>
-void check(const CaseShape& shape, const nha::AttentionOptions& options, E&& executor,
-           Index max_rollback = 0) {
+void check_sharing(const CaseShape& shape, const nha::AttentionOptions& options, E&& executor,
+                   Index max_rollback = 0) {
   const RandomCase<float> c(shape);
   AttentionState<float> alone(c.attention_shape(), options, max_rollback), shared(alone);
   CaseOutputs<float> expected(c.shape), out(c.shape);
@@ -50,24 +50,25 @@ void check(const CaseShape& shape, const nha::AttentionOptions& options, E&& exe
 }
 
 template <class E>
-void check_all(E&& executor) {
-  check({.tokens = 1500}, {.window = 20}, executor);
-  check({.tokens = 1501, .group = 3, .key_dim = 18, .slots = 24}, {.window = 0}, executor);
-  check({.tokens = 1300, .gates = Gates::mixed, .explicit_write = true},
-        {.window = 90, .slot_delay = 37, .empty_slots = nha::EmptySlots::mass_corrected}, executor);
-  check({.tokens = 1300, .slots = 0}, {.window = 1300}, executor);
-  check({.tokens = 1300}, {.window = 600, .slot_delay = 600}, executor);
-  check({.tokens = 1500}, {.window = 20}, executor, 7);
+void check_sharing_cases(E&& executor) {
+  check_sharing({.tokens = 1500}, {.window = 20}, executor);
+  check_sharing({.tokens = 1501, .group = 3, .key_dim = 18, .slots = 24}, {.window = 0}, executor);
+  check_sharing({.tokens = 1300, .gates = Gates::mixed, .explicit_write = true},
+                {.window = 90, .slot_delay = 37, .empty_slots = nha::EmptySlots::mass_corrected},
+                executor);
+  check_sharing({.tokens = 1300, .slots = 0}, {.window = 1300}, executor);
+  check_sharing({.tokens = 1300}, {.window = 600, .slot_delay = 600}, executor);
+  check_sharing({.tokens = 1500}, {.window = 20}, executor, 7);
 }
 
 TEST(SharedChunks, AreThoseOfOneThreadToTheBit) {
   nha::ThreadPool two(2), five(5);
-  check_all(two);
-  check_all(five);
+  check_sharing_cases(two);
+  check_sharing_cases(five);
 }
 
 TEST(SharedChunks, DoNotWaitForTasksThatHaveNotBegun) {
-  check_all(OneByOne());
+  check_sharing_cases(OneByOne());
 }
 
 }  // namespace
