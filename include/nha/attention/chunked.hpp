@@ -19,6 +19,7 @@
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/packed_band.hpp>
 #include <nha/attention/validate.hpp>
+#include <nha/attention/wide_slots.hpp>
 #include <nha/config.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>
@@ -38,12 +39,12 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace detail {
 
 /// Runs the chunked algorithm over one sequence's new tokens in one key/value head.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 class ChunkedHead {
   using Acc = accumulate_t<T>;
   using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
   using Outputs = AttentionOutputs<T, ValueDim>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
+  using State = AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>;
 
  public:
   ChunkedHead(const Inputs& inputs, State& state, const Outputs& outputs, const ChunkPlan& plan,
@@ -62,11 +63,13 @@ class ChunkedHead {
         scale_(static_cast<Acc>(logit_scale(state.options(), plan.key_dim))) {
     SectionCursor cursor(scratch);
     s_ = ChunkScratch<Acc>::take(cursor, plan);
+    slots_ = wide_slots(memory_.slots, cursor);
   }
 
   void run() noexcept {
     if (span_.count == 0) return;
     fill_band_from_state();
+    widen_slots<Arch>(memory_.slots, slots_);
     const std::int64_t end = start_ + span_.count;
     for (std::int64_t position = start_; position < end;) {
       const std::int64_t stop = StateAccess::next_snapshot(state_, position, end);
@@ -74,6 +77,8 @@ class ChunkedHead {
       position_ = position;
       process_chunk();
       position += count_;
+      if (position == end || StateAccess::snapshot_is_due(state_, position))
+        round_slots<Arch>(slots_, memory_.slots, position - 1 - plan_.slot_delay);
       StateAccess::keep_snapshot(state_, sequence_, head_, position);
     }
     remember_newest(end);
@@ -182,8 +187,8 @@ class ChunkedHead {
     const Index stride = plan_.row_stride();
     const Index pair_stride = padded(plan_.chunk);
     const Rows<Acc> queries{s_.q_slot, padded(plan_.key_dim)};
-    gemm<Arch>(rows(), plan_.slots, plan_.key_dim, queries,
-               row_major<Acc>(memory_.slots.key, plan_.slots), s_.scores, stride, StartAtZero());
+    gemm<Arch>(rows(), plan_.slots, plan_.key_dim, queries, row_major<Acc>(slots_.key, plan_.slots),
+               s_.scores, stride, StartAtZero());
     gemm<Arch>(rows(), padded(count_), plan_.key_dim, queries,
                RightOperand<Acc>{s_.entering_panels, plan_.key_dim * kRowPadding, kRowPadding},
                s_.pairs, pair_stride, StartAtZero());
@@ -205,7 +210,7 @@ class ChunkedHead {
 
   /// Slots as weighted means: logit / mass + log(mass), and none where the mass is 0.
   void correct_by_mass() noexcept {
-    decay_mass(entering_, memory_.slots.mass, s_.mass, s_.inverse_mass, s_.log_mass);
+    decay_mass(entering_, slots_.mass, s_.mass, s_.inverse_mass, s_.log_mass);
     for (Index row = 0; row < rows(); ++row) {
       Acc* logits = s_.scores + row * plan_.row_stride();
       const Index at = row / plan_.group * plan_.slots;
@@ -216,7 +221,7 @@ class ChunkedHead {
 
   /// Slots and mass as of the chunk's end.
   void update_slots() noexcept {
-    const auto& slots = memory_.slots;
+    const auto& slots = slots_;
     const Index first = entering_.first;
     const Index depth = count_ - first;
     if (depth == 0) return;
@@ -316,7 +321,7 @@ class ChunkedHead {
                           s_.scores + plan_.slots + entering - columns.first - entering_.first,
                           stride);
       gemm<Arch>(rows(), plan_.value_dim, memory_.slots.slots, Rows<Acc>{s_.scores, stride},
-                 row_major<Acc>(memory_.slots.value, plan_.value_dim), s_.output, plan_.value_dim,
+                 row_major<Acc>(slots_.value, plan_.value_dim), s_.output, plan_.value_dim,
                  StartAtZero());
     } else {
       std::fill_n(s_.output, rows() * plan_.value_dim, Acc{0});
@@ -374,7 +379,8 @@ class ChunkedHead {
   const Inputs& in_;
   const Outputs& out_;
   State& state_;
-  HeadState<T, KeyDim, ValueDim, Slots> memory_;
+  HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> memory_;
+  SlotMemoryView<Acc, KeyDim, ValueDim, Slots> slots_;  // those of memory_, or a wide copy
   const ChunkPlan& plan_;
   Index sequence_;
   Index head_;

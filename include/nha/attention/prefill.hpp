@@ -55,14 +55,15 @@ inline bool takes_chunks(Algorithm algorithm, Index tokens) noexcept {
 template <class State>
 std::size_t prefill_bytes(const State& state, Index query_heads, Index tokens, std::int64_t past,
                           const PrefillOptions& options) {
-  std::size_t most = recurrent_bytes(state, query_heads);
-  if (!takes_chunks(options.algorithm, tokens)) return most;
+  const std::size_t recurrent = recurrent_bytes(state, query_heads);
+  if (!takes_chunks(options.algorithm, tokens)) return recurrent;
   const AttentionShape& shape = state.shape();
+  std::size_t most = 0;
   for (Index h = 0; h < shape.kv_heads; ++h)
     most = std::max(most, ChunkScratch<typename State::Acc>::bytes(chunk_plan(
                               shape, head_options(state.options(), h), query_heads / shape.kv_heads,
                               tokens, past, options.chunk)));
-  return most;
+  return std::max(recurrent, most + wide_slots_bytes<typename State::SlotType>(shape));
 }
 
 template <class State>
@@ -79,10 +80,10 @@ std::int64_t longest_past(const State& state) {
 /// once they exceed a few windows.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-std::size_t prefill_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                                    Index query_heads, Index tokens,
-                                    const PrefillOptions& options = {}, Index workers = 1) {
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+std::size_t prefill_workspace_bytes(
+    const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index query_heads,
+    Index tokens, const PrefillOptions& options = {}, Index workers = 1) {
   detail::check_workspace_arguments(state.shape(), query_heads, workers);
   check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
   check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
@@ -103,9 +104,9 @@ std::size_t prefill_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Sl
 /// @throws ArgumentError as validate() says, or if options.chunk is negative; nothing has then been
 ///   touched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
-          Executor E = const Serial>
+          class SlotScalar, Executor E = const Serial>
 void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-             AttentionState<T, KeyDim, ValueDim, Slots>& state,
+             AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
              const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs,
              Workspace& workspace, const PrefillOptions& options = {}, E&& executor = Serial{}) {
   check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
@@ -131,12 +132,12 @@ void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slo
     if (detail::takes_chunks(options.algorithm, sequence_span(inputs, sequence).count)) {
       const auto plan = detail::chunk_plan(shape, head_options(state.options(), head), group,
                                            tokens, past, options.chunk);
-      detail::ChunkedHead<Arch, T, KeyDim, ValueDim, Slots>(inputs, state, outputs, plan, scratch,
-                                                            sequence, head)
+      detail::ChunkedHead<Arch, T, KeyDim, ValueDim, Slots, SlotScalar>(
+          inputs, state, outputs, plan, scratch, sequence, head)
           .run();
     } else {
-      detail::RecurrentHead<Arch, T, KeyDim, ValueDim, Slots>(inputs, state, outputs, scratch,
-                                                              sequence, head)
+      detail::RecurrentHead<Arch, T, KeyDim, ValueDim, Slots, SlotScalar>(inputs, state, outputs,
+                                                                          scratch, sequence, head)
           .run();
     }
   };
@@ -147,9 +148,9 @@ void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slo
 
 /// The same with default options, on an executor.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
-          Executor E>
+          class SlotScalar, Executor E>
 void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-             AttentionState<T, KeyDim, ValueDim, Slots>& state,
+             AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
              const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs,
              Workspace& workspace, E&& executor) {
   prefill<Arch>(inputs, state, outputs, workspace, PrefillOptions(), executor);

@@ -59,13 +59,13 @@ struct RecurrentScratch {
 };
 
 /// Steps one sequence through tokens in one key/value head.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 class RecurrentHead {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
   using Outputs = AttentionOutputs<T, ValueDim>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
+  using State = AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>;
 
  public:
   RecurrentHead(const Inputs& inputs, State& state, const Outputs& outputs, std::byte* scratch,
@@ -143,12 +143,12 @@ class RecurrentHead {
   /// Finds the token that enters the slots now: this one, or one that has waited.
   void take_entering_token(std::int64_t entering, const T* slot_key, const T* value) noexcept {
     if (options_.slot_delay == 0) {
-      entering_token_ = {s_.retention, s_.write, s_.key, s_.value};
+      entering_token_ = {s_.retention, s_.write, s_.key, s_.value, entering};
     } else {
       slot_key = memory_.pending.key_row(entering);
       value = memory_.window.value_row(entering);
       entering_token_ = {memory_.pending.retention_row(entering),
-                         memory_.pending.write_row(entering), s_.key, s_.value};
+                         memory_.pending.write_row(entering), s_.key, s_.value, entering};
     }
     pack_row(slot_key, memory_.slots.key_dim, s_.key);
     pack_row(value, memory_.slots.value_dim, s_.value);
@@ -230,7 +230,7 @@ class RecurrentHead {
   const Inputs& in_;
   const Outputs& out_;
   State& state_;
-  HeadState<T, KeyDim, ValueDim, Slots> memory_;
+  HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> memory_;
   HeadOptions options_;
   Index sequence_;
   Index head_;

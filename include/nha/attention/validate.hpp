@@ -126,9 +126,9 @@ void check_gates(const Inputs& inputs) {
 
 /// Checks all arguments of the operator against each other and the state.
 /// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void validate(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-              const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+              const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
               const AttentionOutputs<T, ValueDim>& outputs) {
   const AttentionShape& shape = state.shape();
   const Index batch = inputs.v.extent(0);

@@ -10,22 +10,25 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/cpu/simd.hpp>
+#include <nha/cpu/simd_half.hpp>
 #include <nha/memory/sliding_window.hpp>
 #include <nha/memory/slot_memory.hpp>
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 /// A token that enters the slots: retention and write strengths [padded(M)], slot key [padded(Dk)]
-/// and value [padded(Dv)].
+/// and value [padded(Dv)]; its position decides how slots of a half type are rounded.
 template <class Acc>
 struct EnteringToken {
   const Acc* retention;
   const Acc* write;
   const Acc* key;
   const Acc* value;
+  std::int64_t position = 0;
 };
 
 /// A row of numbers for each query of a group.
@@ -71,14 +74,52 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
     sweep(std::integral_constant<int, kRows>(), std::integral_constant<int, kNarrow>(), column);
 }
 
+/// Stores a tile of slots in T, row after row, and gives the numbers as stored: what all queries
+/// read. Half types are rounded by dithers, `first` that of the tile's first number.
+template <class Arch, class T, int Vectors>
+class SlotTile {
+  using V = simd::vec<accumulate_t<T>, Arch>;
+
+ public:
+  NHA_INLINE explicit SlotTile(std::uint32_t first) noexcept {
+    if constexpr (kRounds)
+      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+        constexpr auto kBefore = static_cast<std::uint32_t>(v * simd::lanes<float, Arch>);
+        dithers_[v] = simd::dithers_from<Arch>(first + kBefore * kDitherColumn);
+      });
+  }
+  /// Vector `v` of the row.
+  NHA_INLINE V store(T* p, const V& numbers, int v) noexcept {
+    if constexpr (kRounds) {
+      return simd::store_narrow(p, numbers, dithers_[v]);
+    } else {
+      simd::store(p, numbers);
+      return numbers;
+    }
+  }
+  NHA_INLINE void next_row() noexcept {
+    if constexpr (kRounds)
+      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+        dithers_[v] = dithers_[v] + simd::dithers<Arch>(kDitherRow);
+      });
+  }
+
+ private:
+  static constexpr bool kRounds = !std::is_same_v<T, accumulate_t<T>>;
+  struct Nothing {};
+  std::conditional_t<kRounds, simd::dithers<Arch>, Nothing> dithers_[Vectors];
+};
+
 }  // namespace detail
 
 /// Logits [queries, padded(M)] of queries [queries, padded(Dk)] against the slot keys, after the
 /// token has entered them (null: none does): key <- retention . key + write (x) token key.
-template <class Arch = simd::default_arch, class Acc, Index KeyDim, Index ValueDim, Index Slots>
-void score_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
-                 const EnteringToken<Acc>* token, Index queries, QueryRows<const Acc> query,
-                 QueryRows<Acc> logits) noexcept {
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
+                 const EnteringToken<accumulate_t<T>>* token, Index queries,
+                 QueryRows<const accumulate_t<T>> query,
+                 QueryRows<accumulate_t<T>> logits) noexcept {
+  using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index slot, auto enters)
@@ -93,19 +134,22 @@ void score_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
       }
       simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
     });
+    detail::SlotTile<Arch, T, kVectors> stored(enters ? slots.key_dither(token->position, slot, 0)
+                                                      : 0u);
     const Acc* from = query.data + first * query.stride;
     for (Index d = 0; d < slots.key_dim; ++d) {
-      Acc* at = slots.key + d * slots.key_stride() + slot;
+      T* at = slots.key + d * slots.key_stride() + slot;
       simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        V key = simd::load<V>(at + v * kLanes);
+        V key = simd::load_wide<V>(at + v * kLanes);
         if constexpr (enters) {
-          key = simd::fma(keep[v], key, add[v] * V(token->key[d]));
-          simd::store(at + v * kLanes, key);
+          key =
+              stored.store(at + v * kLanes, simd::fma(keep[v], key, add[v] * V(token->key[d])), v);
         }
         simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
           sum[r][v] = simd::fma(V(from[r * query.stride + d]), key, sum[r][v]);
         });
       });
+      if constexpr (enters) stored.next_row();
     }
     simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
       simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
@@ -125,10 +169,12 @@ void score_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
 
 /// Output [queries, padded(Dv)] = weights [queries, M] * slot values, after the token has entered
 /// them: value <- retention . value + write (x) token value.
-template <class Arch = simd::default_arch, class Acc, Index KeyDim, Index ValueDim, Index Slots>
-void read_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
-                const EnteringToken<Acc>* token, Index queries, QueryRows<const Acc> weights,
-                QueryRows<Acc> output) noexcept {
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
+                const EnteringToken<accumulate_t<T>>* token, Index queries,
+                QueryRows<const accumulate_t<T>> weights,
+                QueryRows<accumulate_t<T>> output) noexcept {
+  using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index column, auto enters)
@@ -140,19 +186,23 @@ void read_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
       if constexpr (enters) entering[v] = simd::load<V>(token->value + column + v * kLanes);
       simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
     });
+    detail::SlotTile<Arch, T, kVectors> stored(
+        enters ? slots.value_dither(token->position, 0, column) : 0u);
     const Acc* from = weights.data + first * weights.stride;
     for (Index m = 0; m < slots.slots; ++m) {
-      Acc* at = slots.value + m * slots.value_stride() + column;
+      T* at = slots.value + m * slots.value_stride() + column;
       simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        V value = simd::load<V>(at + v * kLanes);
+        V value = simd::load_wide<V>(at + v * kLanes);
         if constexpr (enters) {
-          value = simd::fma(V(token->retention[m]), value, V(token->write[m]) * entering[v]);
-          simd::store(at + v * kLanes, value);
+          value = stored.store(
+              at + v * kLanes,
+              simd::fma(V(token->retention[m]), value, V(token->write[m]) * entering[v]), v);
         }
         simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
           sum[r][v] = simd::fma(V(from[r * weights.stride + m]), value, sum[r][v]);
         });
       });
+      if constexpr (enters) stored.next_row();
     }
     simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
       simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
