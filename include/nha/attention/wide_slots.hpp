@@ -76,10 +76,9 @@ void round_slots(const SlotMemoryView<accumulate_t<T>, KeyDim, ValueDim, Slots>&
     using V = simd::vec<float, Arch>;
     constexpr Index kLanes = simd::lanes<float, Arch>;
     const auto round_row = [](const float* from, T* to, Index count, std::uint32_t first) {
-      const simd::dithers<Arch> step(static_cast<std::uint32_t>(kLanes) * kDitherColumn);
-      simd::dithers<Arch> dithers = simd::dithers_from<Arch>(first);
-      for (Index i = 0; i < count; i += kLanes, dithers = dithers + step)
-        simd::store_narrow(to + i, simd::load<V>(from + i), dithers);
+      for (Index i = 0; i < count; i += kLanes)
+        simd::store_narrow(to + i, simd::settled(simd::load<V>(from + i)),
+                           simd::dithers_from<Arch>(first, i));
     };
     for (Index d = 0; d < wide.key_dim; ++d)
       round_row(wide.key + d * wide.key_stride(), stored.key + d * wide.key_stride(),

@@ -24,16 +24,18 @@ NHA_NAMESPACE_BEGIN
 inline constexpr std::uint32_t kDitherPosition = 0x9e3779b9u;
 inline constexpr std::uint32_t kDitherRow = 0xd1b54a33u;
 inline constexpr std::uint32_t kDitherColumn = 0xabc98389u;
+/// Columns so far apart share a dither, so that a kernel keeps few of them.
+inline constexpr Index kDitherPeriod = 8;
 
 /// The dither, in units of 2^-32, of the number at a row and column after the token at `position`.
 NHA_INLINE constexpr std::uint32_t dither(std::int64_t position, Index row, Index column) noexcept {
   return static_cast<std::uint32_t>(position) * kDitherPosition +
          static_cast<std::uint32_t>(row) * kDitherRow +
-         static_cast<std::uint32_t>(column) * kDitherColumn;
+         static_cast<std::uint32_t>(column % kDitherPeriod) * kDitherColumn;
 }
 
-/// The stored number below or above `value` in magnitude, as the dither says; `value` itself where
-/// it can be stored. Keeps infinities, and NaN a NaN.
+/// The stored number next to `value` in magnitude, below or above as the dither says; `value`
+/// itself where it can be stored. NaN stays NaN.
 NHA_INLINE constexpr bfloat16 round_dithered(float value, std::uint32_t dither,
                                              bfloat16 /*type*/) noexcept {
   const auto word = std::bit_cast<std::uint32_t>(value);
@@ -42,22 +44,23 @@ NHA_INLINE constexpr bfloat16 round_dithered(float value, std::uint32_t dither,
                                 : static_cast<std::uint16_t>((word + (dither >> 16)) >> 16);
   return rounded;
 }
-/// The same; finite numbers beyond the largest of float16 become that one.
+/// The same. Finite numbers beyond the largest of float16 become that one, an infinity may become
+/// NaN, and below 2^-14, where the stored numbers lie less close than digits are cut off here, most
+/// are rounded towards 0: by 6e-8 at most.
 NHA_INLINE constexpr float16 round_dithered(float value, std::uint32_t dither,
                                             float16 /*type*/) noexcept {
   const auto word = std::bit_cast<std::uint32_t>(value);
   const std::uint32_t magnitude = word & 0x7fffffffu;
-  const std::uint32_t fraction = dither >> 19;  // of the 13 digits that are cut off
+  const std::uint32_t moved = magnitude + (dither >> 19);  // of the 13 digits that are cut off
   std::uint32_t bits = 0;
-  if (magnitude >= 0x7f800000u) {
-    bits = magnitude > 0x7f800000u ? 0x7e00u | ((magnitude >> 13) & 0x3ffu) : 0x7c00u;
-  } else if (magnitude < 0x38800000u) {  // below 2^-14: to a multiple of 2^-24
-    const float moved = std::bit_cast<float>(magnitude) + static_cast<float>(fraction) * 0x1p-37f;
-    bits = static_cast<std::uint32_t>(moved * 0x1p24f);
-  } else {
-    bits = (magnitude + fraction - 0x38000000u) >> 13;
-    if (bits > 0x7bffu) bits = 0x7bffu;
-  }
+  if (magnitude > 0x7f800000u || moved > 0x7f800000u)
+    bits = 0x7e00u;
+  else if (moved == 0x7f800000u)
+    bits = 0x7c00u;
+  else if (moved < 0x38800000u)
+    bits = static_cast<std::uint32_t>(std::bit_cast<float>(moved) * 0x1p24f);
+  else
+    bits = moved < 0x47800000u ? (moved - 0x38000000u) >> 13 : 0x7bffu;
   float16 rounded;
   rounded.bits = static_cast<std::uint16_t>(((word >> 16) & 0x8000u) | bits);
   return rounded;

@@ -10,7 +10,7 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/cpu/simd.hpp>
-#include <nha/cpu/simd_half.hpp>
+#include <nha/cpu/stored_tile.hpp>
 #include <nha/memory/sliding_window.hpp>
 #include <nha/memory/slot_memory.hpp>
 
@@ -74,42 +74,6 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
     sweep(std::integral_constant<int, kRows>(), std::integral_constant<int, kNarrow>(), column);
 }
 
-/// Stores a tile of slots in T, row after row, and gives the numbers as stored: what all queries
-/// read. Half types are rounded by dithers, `first` that of the tile's first number.
-template <class Arch, class T, int Vectors>
-class SlotTile {
-  using V = simd::vec<accumulate_t<T>, Arch>;
-
- public:
-  NHA_INLINE explicit SlotTile(std::uint32_t first) noexcept {
-    if constexpr (kRounds)
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-        constexpr auto kBefore = static_cast<std::uint32_t>(v * simd::lanes<float, Arch>);
-        dithers_[v] = simd::dithers_from<Arch>(first + kBefore * kDitherColumn);
-      });
-  }
-  /// Vector `v` of the row.
-  NHA_INLINE V store(T* p, const V& numbers, int v) noexcept {
-    if constexpr (kRounds) {
-      return simd::store_narrow(p, numbers, dithers_[v]);
-    } else {
-      simd::store(p, numbers);
-      return numbers;
-    }
-  }
-  NHA_INLINE void next_row() noexcept {
-    if constexpr (kRounds)
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-        dithers_[v] = dithers_[v] + simd::dithers<Arch>(kDitherRow);
-      });
-  }
-
- private:
-  static constexpr bool kRounds = !std::is_same_v<T, accumulate_t<T>>;
-  struct Nothing {};
-  std::conditional_t<kRounds, simd::dithers<Arch>, Nothing> dithers_[Vectors];
-};
-
 }  // namespace detail
 
 /// Logits [queries, padded(M)] of queries [queries, padded(Dk)] against the slot keys, after the
@@ -121,40 +85,44 @@ void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
                  QueryRows<accumulate_t<T>> logits) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index slot, auto enters)
       __attribute__((always_inline)) {
     constexpr int kRows = decltype(rows)::value;
     constexpr int kVectors = decltype(vectors)::value;
+    using Tile = StoredTile<Arch, T, kVectors>;
     V keep[kVectors], add[kVectors], sum[kRows][kVectors];
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+    if constexpr (enters) {
+      Tile::load_columns(token->retention + slot, keep);
+      Tile::load_columns(token->write + slot, add);
+    }
+    for (auto& row : sum)
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) { row[v] = V(Acc{0}); });
+    TileWriter<Arch, T, kVectors> writer(enters ? slots.key_dither(token->position, 0, 0) : 0,
+                                         slot);
+    // Copies, which stores to the slots cannot change.
+    const Acc* const entering = enters ? token->key : nullptr;
+    const Acc* const from = query.data + first * query.stride;
+    const Index query_stride = query.stride;
+    const Index stride = slots.key_stride();
+    const Index key_dim = slots.key_dim;
+    T* at = slots.key + slot;
+    for (Index d = 0; d < key_dim; ++d, at += stride) {
+      V key[kVectors];
+      Tile::load(at, key);
       if constexpr (enters) {
-        keep[v] = simd::load<V>(token->retention + slot + v * kLanes);
-        add[v] = simd::load<V>(token->write + slot + v * kLanes);
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          key[v] = simd::fma(keep[v], key[v], add[v] * V(entering[d]));
+        });
+        writer.store(at, key);
       }
-      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
-    });
-    detail::SlotTile<Arch, T, kVectors> stored(enters ? slots.key_dither(token->position, slot, 0)
-                                                      : 0u);
-    const Acc* from = query.data + first * query.stride;
-    for (Index d = 0; d < slots.key_dim; ++d) {
-      T* at = slots.key + d * slots.key_stride() + slot;
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        V key = simd::load_wide<V>(at + v * kLanes);
-        if constexpr (enters) {
-          key =
-              stored.store(at + v * kLanes, simd::fma(keep[v], key, add[v] * V(token->key[d])), v);
-        }
-        simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-          sum[r][v] = simd::fma(V(from[r * query.stride + d]), key, sum[r][v]);
+      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          sum[r][v] = simd::fma(V(from[r * query_stride + d]), key[v], sum[r][v]);
         });
       });
-      if constexpr (enters) stored.next_row();
     }
     simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        simd::store(logits.data + (first + r) * logits.stride + slot + v * kLanes, sum[r][v]);
-      });
+      Tile::store_columns(logits.data + (first + r) * logits.stride + slot, sum[r]);
     });
   };
   detail::for_decode_tiles<Acc, Arch>(
@@ -176,38 +144,41 @@ void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
                 QueryRows<accumulate_t<T>> output) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index column, auto enters)
       __attribute__((always_inline)) {
     constexpr int kRows = decltype(rows)::value;
     constexpr int kVectors = decltype(vectors)::value;
+    using Tile = StoredTile<Arch, T, kVectors>;
     V entering[kVectors], sum[kRows][kVectors];
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-      if constexpr (enters) entering[v] = simd::load<V>(token->value + column + v * kLanes);
-      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
-    });
-    detail::SlotTile<Arch, T, kVectors> stored(
-        enters ? slots.value_dither(token->position, 0, column) : 0u);
-    const Acc* from = weights.data + first * weights.stride;
-    for (Index m = 0; m < slots.slots; ++m) {
-      T* at = slots.value + m * slots.value_stride() + column;
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        V value = simd::load_wide<V>(at + v * kLanes);
-        if constexpr (enters) {
-          value = stored.store(
-              at + v * kLanes,
-              simd::fma(V(token->retention[m]), value, V(token->write[m]) * entering[v]), v);
-        }
-        simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-          sum[r][v] = simd::fma(V(from[r * weights.stride + m]), value, sum[r][v]);
+    if constexpr (enters) Tile::load_columns(token->value + column, entering);
+    for (auto& row : sum)
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) { row[v] = V(Acc{0}); });
+    TileWriter<Arch, T, kVectors> writer(enters ? slots.value_dither(token->position, 0, 0) : 0,
+                                         column);
+    const Acc* const retention = enters ? token->retention : nullptr;
+    const Acc* const write = enters ? token->write : nullptr;
+    const Acc* const from = weights.data + first * weights.stride;
+    const Index weight_stride = weights.stride;
+    const Index stride = slots.value_stride();
+    const Index count = slots.slots;
+    T* at = slots.value + column;
+    for (Index m = 0; m < count; ++m, at += stride) {
+      V value[kVectors];
+      Tile::load(at, value);
+      if constexpr (enters) {
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          value[v] = simd::fma(V(retention[m]), value[v], V(write[m]) * entering[v]);
+        });
+        writer.store(at, value);
+      }
+      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          sum[r][v] = simd::fma(V(from[r * weight_stride + m]), value[v], sum[r][v]);
         });
       });
-      if constexpr (enters) stored.next_row();
     }
     simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        simd::store(output.data + (first + r) * output.stride + column + v * kLanes, sum[r][v]);
-      });
+      Tile::store_columns(output.data + (first + r) * output.stride + column, sum[r]);
     });
   };
   detail::for_decode_tiles<Acc, Arch>(
@@ -267,7 +238,6 @@ void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int6
                  QueryRows<accumulate_t<T>> output) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const Index stride = window.value_stride();
   window.for_runs(oldest, visible, [&](Index index, const T*, const T* value, Index count) {
     detail::for_decode_tiles<Acc, Arch>(
@@ -277,24 +247,22 @@ void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int6
           constexpr int kVectors = decltype(vectors)::value;
           Acc* to = output.data + first * output.stride + column;
           const Acc* from = weights.data + first * weights.stride + index;
+          using Tile = StoredTile<Arch, T, kVectors>;
           V sum[kRows][kVectors];
           simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-              sum[r][v] = simd::load<V>(to + r * output.stride + v * kLanes);
-            });
+            Tile::load_columns(to + r * output.stride, sum[r]);
           });
           for (Index i = 0; i < count; ++i) {
-            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-              const V at = simd::load_wide<V>(value + i * stride + column + v * kLanes);
-              simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-                sum[r][v] = simd::fma(V(from[r * weights.stride + i]), at, sum[r][v]);
+            V at[kVectors];
+            Tile::load(value + i * stride + column, at);
+            simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+              simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+                sum[r][v] = simd::fma(V(from[r * weights.stride + i]), at[v], sum[r][v]);
               });
             });
           }
           simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-              simd::store(to + r * output.stride + v * kLanes, sum[r][v]);
-            });
+            Tile::store_columns(to + r * output.stride, sum[r]);
           });
         });
   });
