@@ -12,6 +12,7 @@
 #include <nha/cpu/decode.hpp>
 #include <nha/cpu/pack.hpp>
 #include <nha/cpu/simd.hpp>
+#include <nha/cpu/simd_half.hpp>
 #include <nha/cpu/softmax.hpp>
 #include <nha/memory/state.hpp>
 
@@ -19,6 +20,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -83,6 +85,10 @@ class RecurrentHead {
         scale_(static_cast<Acc>(logit_scale(state.options(), state.shape().key_dim))) {
     SectionCursor cursor(scratch);
     s_ = RecurrentScratch<Acc>::take(cursor, state.shape(), options_.window, group_);
+    if (state.bytes() > kFetchedBytes) {
+      slot_values_ahead_ = memory_.slots.value;
+      window_values_ahead_ = memory_.window.value;
+    }
   }
 
   void run() noexcept {
@@ -95,6 +101,9 @@ class RecurrentHead {
   }
 
  private:
+  /// States beyond this size, which no second-level cache holds, have their values fetched while
+  /// the keys are scored. (Fetching the next head's keys as well made it slower.)
+  static constexpr std::size_t kFetchedBytes = std::size_t{2} << 20;
   Index padded_slots() const noexcept { return padded(memory_.slots.slots); }
   Index logit_stride() const noexcept { return padded_slots() + padded(options_.window); }
 
@@ -119,13 +128,15 @@ class RecurrentHead {
                        memory_.slots.slots, s_.retention, s_.write);
       // The entering token is read before its row is given to the new one.
       if (enters) take_entering_token(entering, slot_key, value);
-      score_slots<Arch>(memory_.slots, new_token, group_, {s_.q_slot, dim}, weights);
+      score_slots<Arch>(memory_.slots, new_token, group_, {s_.q_slot, dim}, weights,
+                        slot_values_ahead_);
       if (enters) add_mass();
       weigh_empty_slots(enters);
     }
     memory_.window.push(position,
                         options_.window > 0 ? &in_.k_window(row, token, head_, 0) : nullptr, value);
-    score_window<Arch>(memory_.window, oldest, visible, group_, {s_.q_window, dim}, window_weights);
+    score_window<Arch>(memory_.window, oldest, visible, group_, {s_.q_window, dim}, window_weights,
+                       window_values_ahead_);
     hide_padding(visible);
     finish_softmax(row, token);
     if (memory_.slots.slots > 0) {
@@ -152,6 +163,11 @@ class RecurrentHead {
     }
     pack_row(slot_key, memory_.slots.key_dim, s_.key);
     pack_row(value, memory_.slots.value_dim, s_.value);
+    if constexpr (!std::is_same_v<SlotScalar, Acc>) {
+      const auto settle = [](const auto& x) { return simd::settled(x); };
+      simd::transform<Arch>(s_.key, s_.key, padded(memory_.slots.key_dim), settle);
+      simd::transform<Arch>(s_.value, s_.value, padded(memory_.slots.value_dim), settle);
+    }
   }
   void add_mass() noexcept {
     for (Index m = 0; m < memory_.slots.slots; ++m)
@@ -240,6 +256,8 @@ class RecurrentHead {
   Acc scale_;
   RecurrentScratch<Acc> s_;
   EnteringToken<Acc> entering_token_ = {};
+  const SlotScalar* slot_values_ahead_ = nullptr;
+  const T* window_values_ahead_ = nullptr;
 };
 
 }  // namespace detail

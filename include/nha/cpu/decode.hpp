@@ -4,6 +4,9 @@
 //
 // Slot keys lie transposed, [Dk, padded(M)], so logits of neighbouring slots are one vector; window
 // keys lie in rows, and the sums of as many rows as a vector has lanes end in one vector.
+//
+// While keys are scored, values can be fetched from memory, `ahead`: a state that comes from there
+// lies in pieces too short for the processor to foresee the next.
 #pragma once
 
 #include <nha/config.hpp>
@@ -39,6 +42,17 @@ struct QueryRows {
 };
 
 namespace detail {
+
+/// Numbers to a line of the cache.
+template <class T>
+inline constexpr Index kLine = Index{64} / static_cast<Index>(sizeof(T));
+
+/// Starts to load the `Count` numbers at a place of what is read next, if anything is.
+template <Index Count, class T>
+NHA_INLINE void fetch(const T* ahead, Index place) noexcept {
+  if (ahead == nullptr) return;
+  for (Index i = 0; i < Count; i += kLine<T>) __builtin_prefetch(ahead + place + i);
+}
 
 /// Calls f with `count`, 1 to Most, as a constant.
 template <int Most, class F>
@@ -78,11 +92,12 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
 
 /// Logits [queries, padded(M)] of queries [queries, padded(Dk)] against the slot keys, after the
 /// token has entered them (null: none does): key <- retention . key + write (x) token key.
+/// `ahead`, as long as the keys, is fetched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
 void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
                  const EnteringToken<accumulate_t<T>>* token, Index queries,
-                 QueryRows<const accumulate_t<T>> query,
-                 QueryRows<accumulate_t<T>> logits) noexcept {
+                 QueryRows<const accumulate_t<T>> query, QueryRows<accumulate_t<T>> logits,
+                 const T* ahead = nullptr) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index slot, auto enters)
@@ -110,6 +125,7 @@ void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
       V key[kVectors];
       Tile::load(at, key);
       if constexpr (enters) {
+        detail::fetch<kVectors * Tile::kLanes>(ahead, d * stride + slot);
         simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
           key[v] = simd::fma(keep[v], key[v], add[v] * V(entering[d]));
         });
@@ -192,16 +208,18 @@ void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
 }
 
 /// Logits [queries, visible] of queries [queries, padded(Dk)] against the window's tokens from
-/// `oldest` on.
+/// `oldest` on. `ahead`, as long as the window's keys, is fetched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim>
 void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int64_t oldest,
                   Index visible, Index queries, QueryRows<const accumulate_t<T>> query,
-                  QueryRows<accumulate_t<T>> logits) noexcept {
+                  QueryRows<accumulate_t<T>> logits, const T* ahead = nullptr) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const Index stride = window.key_stride();
   const auto block = [&](const T* key, Index count, Index index) __attribute__((always_inline)) {
+    for (Index i = 0; i < kLanes * stride; i += detail::kLine<T>)
+      detail::fetch<1>(ahead, key - window.key + i);
     for (Index g = 0; g < queries; ++g) {
       V sum[kLanes];
       simd::unroll<kLanes>([&](auto r) __attribute__((always_inline)) { sum[r] = V(Acc{0}); });
