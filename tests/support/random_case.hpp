@@ -133,9 +133,9 @@ struct CaseOutputs {
 };
 
 /// Runs tokens [first, last) through prefill in pieces of `piece` tokens.
-template <class T>
-void prefill_range(const RandomCase<T>& c, nha::AttentionState<T>& state, CaseOutputs<T>& out,
-                   Index first, Index last, Index piece, const nha::PrefillOptions& options = {}) {
+template <class T, class State>
+void prefill_range(const RandomCase<T>& c, State& state, CaseOutputs<T>& out, Index first,
+                   Index last, Index piece, const nha::PrefillOptions& options = {}) {
   nha::Workspace workspace;
   for (Index t = first; t < last; t += piece) {
     const Index count = std::min(piece, last - t);

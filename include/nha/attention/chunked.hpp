@@ -11,8 +11,8 @@
 //            since; these share columns with the window, so one product with the values serves
 //            both;
 //   update   the slots move on by a chunk: two products.
-// The result is reference()'s. Memory is independent of the number of tokens unless the window
-// holds them all.
+// The result is reference()'s. Memory is independent of the tokens unless the window holds them
+// all.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
@@ -31,7 +31,6 @@
 #include <nha/memory/state.hpp>
 
 #include <algorithm>
-#include <cmath>
 #include <cstdint>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -390,7 +389,6 @@ class ChunkedHead {
   EmptySlots empty_slots_;
   Acc scale_;
   ChunkScratch<Acc> s_;
-
   PackedBand<Acc> band_;
   std::int64_t position_ = 0;  // of the chunk's first token
   Index count_ = 0;            // its tokens
