@@ -21,7 +21,8 @@ struct CallOf {
   PlainCall call() {
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(state.options(), 0),
                                               1, c.shape.tokens, 0, 16);
-    return {inputs, state, plan, 0, 0};
+    nha::SectionCursor cursor(nullptr);
+    return {inputs, state, plan, 0, 0, cursor};
   }
 
   RandomCase<float> c;

@@ -33,12 +33,13 @@ class ChunkReadOn : public testing::Test {
     const auto outputs = out.tokens(past, 400);
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(state.options(), 0),
                                               2, 400, past, 16);
-    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0);
+    nha::SectionCursor none(nullptr);
+    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0, none);
     nha::SectionCursor size(nullptr);
     ReadScratch<float>::take(size, plan);
     workspace.reserve(size.used());
     nha::SectionCursor cursor(workspace.data());
-    nha::detail::ChunkReader<Arch, float, nha::Dynamic, nha::Dynamic, nha::Dynamic> reader(
+    nha::detail::ChunkReader<Arch, std::remove_const_t<decltype(call)>> reader(
         call, outputs, ReadScratch<float>::take(cursor, plan));
     for (Chunk chunk{past, 0}; chunk.end() < call.end;) {
       chunk = call.chunk_at(chunk.end());

@@ -27,15 +27,16 @@ class ChunkUpdateOn : public testing::Test {
     const auto inputs = c.inputs();
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(options, 0),
                                               shape.group, shape.tokens, 0, 16);
-    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0);
+    nha::SectionCursor none(nullptr);
+    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0, none);
     std::vector<std::byte> memory(ChunkScratch<float>::bytes(plan) + nha::kAlignment);
     void* aligned = memory.data();
     std::size_t space = memory.size();
     std::align(nha::kAlignment, 1, aligned, space);
     nha::SectionCursor cursor(static_cast<std::byte*>(aligned));
     const auto s = ChunkScratch<float>::take(cursor, plan);
-    const nha::detail::ChunkUpdate<Arch, float, nha::Dynamic, nha::Dynamic, nha::Dynamic> update(
-        call, s.update);
+    const nha::detail::ChunkUpdate<Arch, std::remove_const_t<decltype(call)>> update(call,
+                                                                                     s.update);
     const auto elsewhere = nha::detail::StateAccess::head(other, 0, 0).slots;
     const auto advance = [&](const Chunk& chunk, const auto& from, const auto& to) {
       const auto gates = call.template entering_gates<Arch>(chunk, s.retention, s.write);

@@ -18,9 +18,9 @@ Index tasks_of(const CaseShape& shape, Index workers, const nha::AttentionOption
   CaseOutputs<float> out(c.shape);
   const auto inputs = c.inputs();
   const auto outputs = out.views();
-  nha::detail::PrefillTasks<nha::simd::default_arch, float, nha::Dynamic, nha::Dynamic,
-                            nha::Dynamic>
-      tasks(inputs, state, outputs, {}, workers);
+  using Call = nha::detail::ChunkCall<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
+  nha::detail::PrefillTasks<nha::simd::default_arch, Call> tasks(inputs, state, outputs, {},
+                                                                 workers);
   nha::Workspace workspace;
   workspace.reserve(tasks.bytes());
   tasks.prepare(workspace.data());

@@ -69,7 +69,7 @@ TYPED_TEST(Decode, SlotsAreUpdatedOnceAndReadByEveryQuery) {
       const Numbers key = this->numbers(padded(dim)), value = this->numbers(padded(dim + 3));
       const Numbers query = this->numbers(queries * padded(dim));
       const Numbers weights = this->numbers(queries * padded(slots));
-      if (enters) expected.view.enter(retention.data(), write.data(), key.data(), value.data());
+      if (enters) expected.view.enter(retention.data(), write.data(), key.data(), value.data(), 0);
       const nha::EnteringToken<double> token{retention.data(), write.data(), key.data(),
                                              value.data()};
 

@@ -272,6 +272,35 @@ TEST(AttentionCase, RunsToItsExpectedResults) {
   }
 }
 
+// Every golden case with slots stored in a half type.
+template <class SlotScalar>
+void check_half_slots(double tolerance) {
+  for (const auto name : nha_test::kGoldenCases) {
+    const Safetensors file(nha_test::golden_path(name));
+    const auto c = nha::read_attention_case<float>(file);
+    for (const auto algorithm : {nha::Algorithm::recurrent, nha::Algorithm::chunked}) {
+      nha::AttentionState<float, nha::Dynamic, nha::Dynamic, nha::Dynamic, SlotScalar> state(
+          c.shape, c.options);
+      if (c.has_initial_slots)
+        c.initial_mass
+            ? state.set_initial_slots(c.initial_slot_k, c.initial_slot_v, *c.initial_mass)
+            : state.set_initial_slots(c.initial_slot_k, c.initial_slot_v);
+      auto results = c.make_results();
+      nha::Workspace workspace;
+      nha::prefill(c.inputs(), state,
+                   {.o = results.o, .lse = results.lse, .slot_share = results.slot_share},
+                   workspace, {.algorithm = algorithm});
+      EXPECT_LT(nha_test::relative_error(results.o, c.expected.o), tolerance) << name;
+      EXPECT_LT(nha_test::relative_error(results.lse, c.expected.lse), tolerance) << name;
+    }
+  }
+}
+
+TEST(AttentionCase, RunsWithHalfSlots) {
+  check_half_slots<nha::bfloat16>(1e-2);
+  check_half_slots<nha::float16>(2e-3);
+}
+
 TEST(AttentionCase, ResultsAreSavedByName) {
   const nha_test::TemporaryFolder folder;
   const auto c = Draft().read<nha::bfloat16>();

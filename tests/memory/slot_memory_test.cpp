@@ -134,7 +134,7 @@ TEST(SlotMemory, TakesHalfPrecisionTokens) {
   SlotMemory<float> memory(1, 1, 1);
   const float retention = 1, write = 2;
   const nha::bfloat16 key(1.5f), value(-3.0f);
-  memory.view().enter(&retention, &write, &key, &value);
+  memory.view().enter(&retention, &write, &key, &value, 0);
   EXPECT_EQ(memory.keys()(0, 0), 3.0f);
   EXPECT_EQ(memory.values()(0, 0), -6.0f);
 }

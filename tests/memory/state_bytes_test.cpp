@@ -126,7 +126,7 @@ class Target {
 // --- Round trips
 // ----------------------------------------------------------------------------------
 
-template <class T>
+template <class T, class SlotScalar = nha::accumulate_t<T>>
 void expect_round_trips(const StateSetting& setting, Algorithm algorithm) {
   SCOPED_TRACE(setting.name);
   constexpr Index kTokens = 30;
@@ -134,12 +134,12 @@ void expect_round_trips(const StateSetting& setting, Algorithm algorithm) {
   CaseOutputs<T> out(c.shape), again(c.shape);
   for (Index position : {0, 1, 2, 5, 6, 7, 11, 16, 25}) {
     SCOPED_TRACE("after " + std::to_string(position) + " tokens");
-    AttentionState<T> state = make_state(c, setting);
+    auto state = make_state<T, SlotScalar>(c, setting);
     prefill_range(c, state, out, 0, position, 7, {.algorithm = algorithm});
     const Bytes bytes = save_state(state, 0);
     EXPECT_EQ(bytes.size(), state_bytes_size(state, 0));
 
-    AttentionState<T> loaded(c.attention_shape(), setting.options);
+    nha_test::StateOf<T, SlotScalar> loaded(c.attention_shape(), setting.options);
     load_state(bytes, loaded, 0);
     EXPECT_TRUE(loaded == state);
     EXPECT_EQ(loaded.has_initial_slots(0), setting.initial_slots);
@@ -158,6 +158,9 @@ TEST(StateBytes, LoadedStatesContinueToTheBit) {
       expect_round_trips<double>(setting, algorithm);
       expect_round_trips<nha::bfloat16>(setting, algorithm);
       expect_round_trips<nha::float16>(setting, algorithm);
+      expect_round_trips<float, nha::bfloat16>(setting, algorithm);
+      expect_round_trips<float, nha::float16>(setting, algorithm);
+      expect_round_trips<nha::bfloat16, nha::bfloat16>(setting, algorithm);
     }
 }
 
@@ -567,6 +570,19 @@ TEST(StateBytes, TheFieldThatDiffersIsNamed) {
   refused(AttentionState<nha::bfloat16>(shape, options),
           "dtype is F32 in the saved state and BF16");
   refused(AttentionState<nha::float16>(shape, options), "dtype is F32 in the saved state and F16");
+}
+
+TEST(StateBytes, SlotsOfAnotherTypeAreRefusedBothWays) {
+  const AttentionShape shape = {.kv_heads = 2, .key_dim = 16, .value_dim = 5, .slots = 4};
+  AttentionState<float> wide(shape);
+  nha_test::StateOf<float, nha::bfloat16> half(shape);
+  nha_test::StateOf<float, nha::float16> other(shape);
+  NHA_EXPECT_ERROR(load_state(save_state(wide, 0), half, 0), FormatError,
+                   "slot dtype is F32 in the saved state and BF16");
+  NHA_EXPECT_ERROR(load_state(save_state(half, 0), wide, 0), FormatError,
+                   "slot dtype is BF16 in the saved state and F32");
+  NHA_EXPECT_ERROR(load_state(save_state(half, 0), other, 0), FormatError,
+                   "slot dtype is BF16 in the saved state and F16");
 }
 
 TEST(StateBytes, OptionsThatMeanTheSameMatch) {

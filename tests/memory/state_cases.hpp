@@ -52,13 +52,16 @@ inline CaseShape small_case(const StateSetting& setting, Index tokens, Index bat
           .slots = setting.slots};
 }
 
+template <class T, class SlotScalar>
+using StateOf = nha::AttentionState<T, nha::Dynamic, nha::Dynamic, nha::Dynamic, SlotScalar>;
+
 /// An empty state for a case, or one with initial slots that differ in every sequence.
-template <class T>
-nha::AttentionState<T> make_state(const RandomCase<T>& c, const StateSetting& setting,
+template <class T, class SlotScalar = nha::accumulate_t<T>>
+StateOf<T, SlotScalar> make_state(const RandomCase<T>& c, const StateSetting& setting,
                                   Index max_rollback = 0) {
   using Acc = nha::accumulate_t<T>;
   const nha::AttentionShape shape = c.attention_shape();
-  nha::AttentionState<T> state(shape, setting.options, max_rollback);
+  StateOf<T, SlotScalar> state(shape, setting.options, max_rollback);
   if (!setting.initial_slots) return state;
   nha::Tensor<Acc, 4> key({shape.batch, shape.kv_heads, shape.slots, shape.key_dim});
   nha::Tensor<Acc, 4> value({shape.batch, shape.kv_heads, shape.slots, shape.value_dim});
@@ -71,9 +74,9 @@ nha::AttentionState<T> make_state(const RandomCase<T>& c, const StateSetting& se
 }
 
 /// Tokens [first, last) of every sequence, one at a time.
-template <class T>
-void step_range(const RandomCase<T>& c, nha::AttentionState<T>& state, CaseOutputs<T>& out,
-                Index first, Index last) {
+template <class T, class State>
+void step_range(const RandomCase<T>& c, State& state, CaseOutputs<T>& out, Index first,
+                Index last) {
   nha::Workspace workspace;
   for (Index t = first; t < last; ++t)
     nha::step(c.inputs().tokens(t, 1), state, out.tokens(t, 1), workspace);

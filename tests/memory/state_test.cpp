@@ -552,14 +552,15 @@ TEST(AttentionState, ForkRefusesStatesOfAnotherKind) {
 // -------------------------------------------------------------------------------------
 
 /// Every rollback from every position of a stepped sequence is as never having gone on.
-template <class T>
+template <class T, class SlotScalar = nha::accumulate_t<T>>
 void expect_rollback_is_exact(const StateSetting& setting, Index max_rollback) {
   SCOPED_TRACE(setting.name + ", max_rollback " + std::to_string(max_rollback));
   constexpr Index kTokens = 23, kMore = 12;
   const RandomCase<T> c(small_case(setting, kTokens)), next(small_case(setting, kMore), 2);
   CaseOutputs<T> out(c.shape), expected(next.shape), actual(next.shape);
   // never[t]: t tokens and then the tokens of the other case.
-  std::vector<AttentionState<T>> at = {make_state(c, setting, max_rollback)};
+  using State = nha_test::StateOf<T, SlotScalar>;
+  std::vector<State> at = {make_state<T, SlotScalar>(c, setting, max_rollback)};
   for (Index t = 0; t < kTokens; ++t) {
     at.push_back(at.back());
     step_range(c, at.back(), out, t, t + 1);
@@ -567,10 +568,10 @@ void expect_rollback_is_exact(const StateSetting& setting, Index max_rollback) {
   for (Index position = 0; position <= kTokens; ++position)
     for (Index back = 0; back <= std::min(max_rollback, position); ++back) {
       const auto target = static_cast<std::size_t>(position - back);
-      AttentionState<T> rolled = at[static_cast<std::size_t>(position)];
+      State rolled = at[static_cast<std::size_t>(position)];
       rolled.rollback(0, back);
       ASSERT_TRUE(rolled == at[target]) << back << " tokens back from " << position;
-      AttentionState<T> never = at[target];
+      State never = at[target];
       step_range(next, never, expected, 0, kMore);
       step_range(next, rolled, actual, 0, kMore);
       ASSERT_TRUE(same_bits(actual, expected, 0, kMore)) << back << " back from " << position;
@@ -589,6 +590,10 @@ TEST(Rollback, IsExactInEveryScalarType) {
     expect_rollback_is_exact<double>(setting, 4);
     expect_rollback_is_exact<nha::bfloat16>(setting, 4);
     expect_rollback_is_exact<nha::float16>(setting, 4);
+    expect_rollback_is_exact<float, nha::bfloat16>(setting, 4);
+    expect_rollback_is_exact<float, nha::float16>(setting, 4);
+    expect_rollback_is_exact<nha::bfloat16, nha::bfloat16>(setting, 4);
+    expect_rollback_is_exact<nha::float16, nha::float16>(setting, 4);
   }
 }
 

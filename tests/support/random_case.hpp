@@ -133,9 +133,9 @@ struct CaseOutputs {
 };
 
 /// Runs tokens [first, last) through prefill in pieces of `piece` tokens.
-template <class T>
-void prefill_range(const RandomCase<T>& c, nha::AttentionState<T>& state, CaseOutputs<T>& out,
-                   Index first, Index last, Index piece, const nha::PrefillOptions& options = {}) {
+template <class T, class State>
+void prefill_range(const RandomCase<T>& c, State& state, CaseOutputs<T>& out, Index first,
+                   Index last, Index piece, const nha::PrefillOptions& options = {}) {
   nha::Workspace workspace;
   for (Index t = first; t < last; t += piece) {
     const Index count = std::min(piece, last - t);
@@ -175,16 +175,18 @@ double relative_error(const CaseOutputs<A>& a, const CaseOutputs<B>& b) {
 }
 
 /// The error of the slots, over all sequences and heads.
-template <class A, class B>
-double slot_error(const nha::AttentionState<A>& a, const nha::AttentionState<B>& b) {
+template <class StateA, class StateB>
+double slot_error(const StateA& a, const StateB& b) {
   const auto& shape = b.shape();
   std::vector<double> x, y;
   const auto collect = [&](const auto& state, std::vector<double>& out) {
     for (Index n = 0; n < shape.batch; ++n)
       for (Index h = 0; h < shape.kv_heads; ++h)
         for (Index m = 0; m < shape.slots; ++m) {
-          for (Index d = 0; d < shape.key_dim; ++d) out.push_back(state.slot_k(n, h)(m, d));
-          for (Index d = 0; d < shape.value_dim; ++d) out.push_back(state.slot_v(n, h)(m, d));
+          for (Index d = 0; d < shape.key_dim; ++d)
+            out.push_back(nha::widen(state.slot_k(n, h)(m, d)));
+          for (Index d = 0; d < shape.value_dim; ++d)
+            out.push_back(nha::widen(state.slot_v(n, h)(m, d)));
           out.push_back(state.slot_mass(n, h)(m));
         }
   };

@@ -34,12 +34,11 @@ struct BackwardOptions {
 namespace detail {
 
 /// Goes back through a call's tokens of one sequence in one key/value head.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 class BackwardHead {
-  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
   using Acc = typename Call::Acc;
   using SlotView = typename Call::SlotView;
-  using Chunks = ChunkBackward<Arch, T, KeyDim, ValueDim, Slots>;
+  using Chunks = ChunkBackward<Arch, Call>;
 
  public:
   static std::size_t bytes(const BackwardPlan& plan, const AttentionShape& shape) noexcept {
@@ -87,7 +86,7 @@ class BackwardHead {
   }
 
  private:
-  using Update = ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots>;
+  using Update = ChunkUpdate<Arch, Call>;
 
   // The slots are kept as of the start of every so many chunks, and of each chunk only for those
   // that are being gone back through: few enough to stay in a cache.
@@ -106,7 +105,7 @@ class BackwardHead {
   /// The slots as of a chunk's start: the state's until something has entered them. Those of a
   /// segment's first chunk are kept from beginning to end.
   SlotView slots_of(Index chunk) const noexcept {
-    if (chunk == 0 || !call_.slots_are_written(chunks_[chunk - 1])) return call_.memory.slots;
+    if (chunk == 0 || !call_.slots_are_written(chunks_[chunk - 1])) return call_.slots;
     const Index in_segment = chunk % kSegment;
     return copy(in_segment == 0 ? kSegment + chunk / kSegment : in_segment);
   }
@@ -118,7 +117,7 @@ class BackwardHead {
   }
   /// The forward pass of the slots, keeping them as of each segment's start.
   void keep_segments() const noexcept {
-    SlotView slots = call_.memory.slots;
+    SlotView slots = call_.slots;
     for (Index i = 0; i / kSegment < (count_ - 1) / kSegment; ++i) {
       const bool ends = (i + 1) % kSegment == 0;
       const SlotView next = ends ? copy(kSegment + (i + 1) / kSegment) : copy(0);
@@ -143,19 +142,18 @@ class BackwardHead {
 };
 
 /// Scratch bytes of one worker, whichever head it gets.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
-std::size_t backward_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                           Index query_heads, Index tokens, std::int64_t past,
-                           const BackwardOptions& options) {
+template <class Arch, class Call>
+std::size_t backward_bytes(const typename Call::State& state, Index query_heads, Index tokens,
+                           std::int64_t past, const BackwardOptions& options) {
   std::size_t most = 0;
   const AttentionShape& shape = state.shape();
   for (Index head = 0; head < shape.kv_heads; ++head) {
     const BackwardPlan plan =
         backward_plan(shape, head_options(state.options(), head), query_heads / shape.kv_heads,
                       tokens, past, options.chunk);
-    most = std::max(most, BackwardHead<Arch, T, KeyDim, ValueDim, Slots>::bytes(plan, shape));
+    most = std::max(most, BackwardHead<Arch, Call>::bytes(plan, shape));
   }
-  return most;
+  return most + wide_slots_bytes<typename Call::State::SlotType>(shape);
 }
 
 inline void check_backward_options(const BackwardOptions& options) {
@@ -171,17 +169,18 @@ inline void check_backward_options(const BackwardOptions& options) {
 /// scratch that does not grow with the tokens beyond a few windows.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-std::size_t backward_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                                     Index query_heads, Index tokens,
-                                     const BackwardOptions& options = {}, Index workers = 1) {
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+std::size_t backward_workspace_bytes(
+    const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index query_heads,
+    Index tokens, const BackwardOptions& options = {}, Index workers = 1) {
+  using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
   detail::check_workspace_arguments(state.shape(), query_heads, workers);
   check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
   detail::check_backward_options(options);
   std::size_t most = 0;
   for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})
-    most = std::max(most, detail::backward_bytes<simd::default_arch>(state, query_heads, tokens,
-                                                                     past, options));
+    most = std::max(most, detail::backward_bytes<simd::default_arch, Call>(state, query_heads,
+                                                                           tokens, past, options));
   return most * static_cast<std::size_t>(workers);
 }
 
@@ -204,13 +203,14 @@ std::size_t backward_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, S
 /// is
 ///   out of range; nothing has then been touched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
-          Executor E = const Serial>
+          class SlotScalar, Executor E = const Serial>
 void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-              const AttentionState<T, KeyDim, ValueDim, Slots>& state_before,
+              const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state_before,
               const std::type_identity_t<AttentionSaved<T, ValueDim>>& saved,
               const std::type_identity_t<AttentionCotangents<T, ValueDim>>& cotangents,
               const std::type_identity_t<AttentionGradients<T, KeyDim, ValueDim, Slots>>& gradients,
               Workspace& workspace, const BackwardOptions& options = {}, E&& executor = Serial{}) {
+  using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
   detail::check_backward_options(options);
   validate_backward(inputs, state_before, cotangents, gradients);
   validate_saved(inputs, cotangents.o.extent(2), saved);
@@ -223,7 +223,7 @@ void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Sl
     past = std::max(past, state_before.tokens_seen(n));
   }
   const std::size_t bytes =
-      detail::backward_bytes<Arch>(state_before, query_heads, tokens, past, options);
+      detail::backward_bytes<Arch, Call>(state_before, query_heads, tokens, past, options);
   workspace.reserve(bytes * static_cast<std::size_t>(executor.workers()));
   const auto task = [&](Index i, Index worker) noexcept {
     const FlushSubnormals flush;
@@ -231,10 +231,11 @@ void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Sl
     const detail::BackwardPlan plan =
         detail::backward_plan(shape, head_options(state_before.options(), head),
                               query_heads / shape.kv_heads, tokens, past, options.chunk);
-    const detail::ChunkCall<T, KeyDim, ValueDim, Slots> call(inputs, state_before, plan.chunks,
-                                                             i / shape.kv_heads, head);
-    detail::BackwardHead<Arch, T, KeyDim, ValueDim, Slots>(
-        call, plan, workspace.data() + static_cast<std::size_t>(worker) * bytes)
+    SectionCursor cursor(workspace.data() + static_cast<std::size_t>(worker) * bytes);
+    const Call call(inputs, state_before, plan.chunks, i / shape.kv_heads, head, cursor);
+    call.template widen<Arch>();
+    detail::BackwardHead<Arch, Call>(
+        call, plan, workspace.data() + static_cast<std::size_t>(worker) * bytes + cursor.used())
         .run(saved, cotangents, gradients);
   };
   executor.run(shape.batch * shape.kv_heads, task);

@@ -30,15 +30,15 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace detail {
 
 /// Goes back through the chunks of a call, the newest first.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 class ChunkBackward {
  public:
-  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
+  using T = typename Call::Scalar;
   using Acc = typename Call::Acc;
   using SlotView = typename Call::SlotView;
-  using Cotangents = AttentionCotangents<T, ValueDim>;
-  using Gradients = AttentionGradients<T, KeyDim, ValueDim, Slots>;
-  using Saved = AttentionSaved<T, ValueDim>;
+  using Cotangents = typename Call::Cotangents;
+  using Gradients = typename Call::Gradients;
+  using Saved = typename Call::Saved;
 
   ChunkBackward(const Call& call, const BackwardPlan& plan, const Saved& saved,
                 const Cotangents& cotangents, const Gradients& gradients,
@@ -283,9 +283,9 @@ class ChunkBackward {
   const Cotangents& cotangents_;
   const Gradients& gradients_;
   BackwardScratch<Acc> s_;
-  SlotBackward<Arch, T, KeyDim, ValueDim, Slots> slots_;
+  SlotBackward<Arch, Call> slots_;
   BackwardBand<Acc> band_;
-  ChunkRows<T, KeyDim, ValueDim, Slots> rows_;
+  ChunkRows<Call> rows_;
   Index key_dim_;
   Index value_dim_;
   Index key_stride_;

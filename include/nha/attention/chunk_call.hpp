@@ -5,7 +5,9 @@
 
 #include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_plan.hpp>
+#include <nha/attention/gradients.hpp>
 #include <nha/attention/validate.hpp>
+#include <nha/attention/wide_slots.hpp>
 #include <nha/config.hpp>
 #include <nha/core/options.hpp>
 #include <nha/cpu/decay.hpp>
@@ -30,19 +32,26 @@ struct Chunk {
 /// Where the tokens of a call lie for one sequence and key/value head, and what the options say of
 /// them. Positions count from the sequence's first token ever; those before `start` came with
 /// earlier calls and are found in the state.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar = accumulate_t<T>>
 struct ChunkCall {
+  using Scalar = T;
   using Acc = accumulate_t<T>;
   using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
+  using Outputs = AttentionOutputs<T, ValueDim>;
+  using Cotangents = AttentionCotangents<T, ValueDim>;
+  using Gradients = AttentionGradients<T, KeyDim, ValueDim, Slots>;
+  using Saved = AttentionSaved<T, ValueDim>;
+  using State = AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>;
   using SlotView = SlotMemoryView<Acc, KeyDim, ValueDim, Slots>;
 
-  /// The tokens begin where `state_before` ends.
+  /// The tokens begin where `state_before` ends. Memory for a wide copy of slots that are stored in
+  /// a half type is taken from `cursor`; widen() fills it.
   ChunkCall(const Inputs& inputs, const State& state_before, const ChunkPlan& chunk_plan,
-            Index sequence_index, Index head_index) noexcept
+            Index sequence_index, Index head_index, SectionCursor& cursor) noexcept
       : in(inputs),
         state(state_before),
         memory(StateAccess::head(state, sequence_index, head_index)),
+        slots(wide_slots(memory.slots, cursor)),
         plan(chunk_plan),
         sequence(sequence_index),
         head(head_index),
@@ -120,6 +129,25 @@ struct ChunkCall {
     return gates;
   }
 
+  template <class Arch>
+  void widen() const noexcept {
+    widen_slots<Arch>(memory.slots, slots);
+  }
+  /// Leaves the slots as of `position` in the state, which is the call's, at the end of the call
+  /// and where a rollback will need a copy.
+  template <class Arch>
+  void leave_slots(State& state_of_call, std::int64_t position,
+                   const SlotView& as_of_position) const noexcept {
+    if (position != end && !StateAccess::snapshot_is_due(state_of_call, position)) return;
+    if (as_of_position.mass != memory.slots.mass)
+      std::copy_n(as_of_position.mass, memory.slots.key_stride(), memory.slots.mass);
+    if constexpr (kIsHalf<SlotScalar>)
+      round_slots<Arch>(as_of_position, memory.slots, position - 1 - plan.slot_delay);
+    else if (as_of_position.key != memory.slots.key)
+      memory.slots.copy_from(as_of_position);
+    StateAccess::keep_snapshot(state_of_call, sequence, head, position);
+  }
+
   /// Leaves in the state the newest tokens that later ones will need: when all has been read.
   /// `retention` and `write` are scratch [slots].
   template <class Arch>
@@ -136,7 +164,8 @@ struct ChunkCall {
 
   const Inputs& in;
   const State& state;
-  HeadState<T, KeyDim, ValueDim, Slots> memory;  // only read where the state is const
+  HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> memory;  // only read where the state is const
+  SlotView slots;                                            // those of memory, or a wide copy
   ChunkPlan plan;
   Index sequence;
   Index head;

@@ -2,7 +2,6 @@
 // ChunkReader: how the queries of a chunk read slots and window, by matrix products.
 #pragma once
 
-#include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/packed_band.hpp>
@@ -22,12 +21,12 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace detail {
 
 /// Reads chunks of a call, one after the other; others may read other chunks at the same time.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 class ChunkReader {
-  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
+  using T = typename Call::Scalar;
   using Acc = typename Call::Acc;
   using SlotView = typename Call::SlotView;
-  using Outputs = AttentionOutputs<T, ValueDim>;
+  using Outputs = typename Call::Outputs;
 
  public:
   ChunkReader(const Call& call, const Outputs& outputs, const ReadScratch<Acc>& scratch) noexcept

@@ -14,9 +14,8 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace detail {
 
 /// Row r is the query of token r / group in head r % group of the group.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Call>
 struct ChunkRows {
-  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
   using Acc = typename Call::Acc;
 
   const Call& call;

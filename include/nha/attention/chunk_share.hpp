@@ -8,7 +8,6 @@
 // bit, are those of run_chunks().
 #pragma once
 
-#include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/chunk_read.hpp>
@@ -36,17 +35,17 @@ inline bool enough_to_share(Index tokens, Index workers) noexcept {
 }
 
 /// A call's chunks of one sequence in one key/value head, worked on by any number of threads.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 class SharedChunks {
  public:
-  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
-  using Outputs = AttentionOutputs<T, ValueDim>;
+  using State = typename Call::State;
+  using Outputs = typename Call::Outputs;
 
   /// @param state the call's
   /// @param workers how many threads will call work()
   SharedChunks(const Call& call, State& state, const Outputs& outputs, Index workers) noexcept
       : call_(call), state_(state), out_(outputs), next_(call.start) {
+    call_.template widen<Arch>();
     Index chunks = 0;
     for (std::int64_t at = call.start; at < call.end; at = call.chunk_at(at).end()) ++chunks;
     // Small enough to be shared evenly, large enough that what a thread loads of the window before
@@ -69,8 +68,8 @@ class SharedChunks {
   void work(std::byte* scratch) noexcept {
     SectionCursor cursor(scratch);
     const Scratch s = Scratch::take(cursor, call_.plan, call_.state.shape());
-    const ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots> update(call_, s.of_chunk.update);
-    ChunkReader<Arch, T, KeyDim, ValueDim, Slots> reader(call_, out_, s.of_chunk.read);
+    const ChunkUpdate<Arch, Call> update(call_, s.of_chunk.update);
+    ChunkReader<Arch, Call> reader(call_, out_, s.of_chunk.read);
     Entry entries[kLargestPiece];
     for (;;) {
       while (taking_.exchange(true, std::memory_order_acquire)) std::this_thread::yield();
@@ -114,11 +113,11 @@ class SharedChunks {
     }
   };
 
-  /// Takes the next chunks, at most a piece, and moves the state's slots past them; returns how
+  /// Takes the next chunks, at most a piece, and moves the call's slots past them; returns how
   /// many. One thread at a time.
   template <class Update>
   Index take_piece(const Scratch& s, const Update& update, Entry* entries) noexcept {
-    const SlotView& newest = call_.memory.slots;
+    const SlotView& newest = call_.slots;
     Index count = 0;
     for (; count < piece_ && next_ < call_.end; ++count) {
       Entry& entry = entries[count];
@@ -129,16 +128,16 @@ class SharedChunks {
         const Index at = count * call_.plan.chunk * call_.plan.slots;
         entry.gates =
             call_.template entering_gates<Arch>(entry.chunk, s.retention + at, s.write + at);
-        // The first to be written in a piece start from the state's; the last go back there.
+        // The first to be written in a piece start from the call's; the last go back there.
         if (count == 0 || !call_.slots_are_written(entries[count - 1].chunk))
           s.slots[count].copy_from(newest);
         entry.slots = s.slots[count];
         const SlotView& after = last ? newest : s.slots[count + 1];
         update.run(entry.chunk, entry.gates, update.pack_values(entry.chunk), entry.slots, after);
-        StateAccess::keep_snapshot(state_, call_.sequence, call_.head, next_, after);
+        call_.template leave_slots<Arch>(state_, next_, after);
       } else {
         entry.slots = newest;  // not read
-        StateAccess::keep_snapshot(state_, call_.sequence, call_.head, next_, newest);
+        call_.template leave_slots<Arch>(state_, next_, newest);
       }
     }
     return count;

@@ -17,9 +17,9 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace detail {
 
 /// Moves slots on by a chunk of a call.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 class ChunkUpdate {
-  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
+  using T = typename Call::Scalar;
   using Acc = typename Call::Acc;
 
  public:

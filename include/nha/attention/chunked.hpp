@@ -15,14 +15,12 @@
 // holds them all.
 #pragma once
 
-#include <nha/attention/arguments.hpp>
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/chunk_read.hpp>
 #include <nha/attention/chunk_update.hpp>
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
-#include <nha/memory/state.hpp>
 
 #include <cstddef>
 #include <cstdint>
@@ -33,27 +31,28 @@ namespace detail {
 
 /// Runs the chunked algorithm over a call's tokens of one sequence in one key/value head, on one
 /// thread. `state` is the call's; `scratch` has ChunkScratch::bytes() bytes.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
-void run_chunks(const ChunkCall<T, KeyDim, ValueDim, Slots>& call,
-                AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                const AttentionOutputs<T, ValueDim>& outputs, std::byte* scratch) noexcept {
+template <class Arch, class Call>
+void run_chunks(const Call& call, typename Call::State& state,
+                const typename Call::Outputs& outputs, std::byte* scratch) noexcept {
+  using Acc = typename Call::Acc;
+  if (call.span.count == 0) return;
   SectionCursor cursor(scratch);
-  const auto s = ChunkScratch<accumulate_t<T>>::take(cursor, call.plan);
-  const auto& slots = call.memory.slots;
-  const ChunkUpdate<Arch, T, KeyDim, ValueDim, Slots> update(call, s.update);
-  ChunkReader<Arch, T, KeyDim, ValueDim, Slots> reader(call, outputs, s.read);
+  const auto s = ChunkScratch<Acc>::take(cursor, call.plan);
+  const ChunkUpdate<Arch, Call> update(call, s.update);
+  ChunkReader<Arch, Call> reader(call, outputs, s.read);
+  call.template widen<Arch>();
   for (Chunk chunk{call.start, 0}; chunk.end() < call.end;) {
     chunk = call.chunk_at(chunk.end());
     reader.load_band(chunk);
-    EnteringGates<accumulate_t<T>> gates = {};
+    EnteringGates<Acc> gates = {};
     if (call.slots_are_written(chunk))
       gates = call.template entering_gates<Arch>(chunk, s.retention, s.write);
-    reader.read(chunk, gates, slots);
+    reader.read(chunk, gates, call.slots);
     if (call.slots_are_written(chunk))
-      update.run(chunk, gates, reader.entering_values(chunk), slots, slots);
-    StateAccess::keep_snapshot(state, call.sequence, call.head, chunk.end(), slots);
+      update.run(chunk, gates, reader.entering_values(chunk), call.slots, call.slots);
+    call.template leave_slots<Arch>(state, chunk.end(), call.slots);
   }
-  if (call.span.count > 0) call.template remember_newest<Arch>(s.retention, s.write);
+  call.template remember_newest<Arch>(s.retention, s.write);
 }
 
 }  // namespace detail

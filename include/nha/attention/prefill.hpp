@@ -26,18 +26,19 @@ NHA_ISA_NAMESPACE_BEGIN
 /// once they exceed a few windows.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-std::size_t prefill_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                                    Index query_heads, Index tokens,
-                                    const PrefillOptions& options = {}, Index workers = 1) {
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+std::size_t prefill_workspace_bytes(
+    const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index query_heads,
+    Index tokens, const PrefillOptions& options = {}, Index workers = 1) {
+  using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
   detail::check_workspace_arguments(state.shape(), query_heads, workers);
   check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
   check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
   // Either a window is as full as it gets, or it is as full as it may be for short chunks.
   std::size_t most = 0;
   for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})
-    most = std::max(most, detail::PrefillBytes<simd::default_arch, T, KeyDim, ValueDim, Slots>(
-                              state, query_heads, tokens, past, options, workers)
+    most = std::max(most, detail::PrefillBytes<simd::default_arch, Call>(state, query_heads, tokens,
+                                                                         past, options, workers)
                               .total());
   return most;
 }
@@ -53,9 +54,9 @@ std::size_t prefill_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Sl
 /// @throws ArgumentError as validate() says, or if options.chunk is negative; nothing has then been
 ///   touched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
-          Executor E = const Serial>
+          class SlotScalar, Executor E = const Serial>
 void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-             AttentionState<T, KeyDim, ValueDim, Slots>& state,
+             AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
              const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs,
              Workspace& workspace, const PrefillOptions& options = {}, E&& executor = Serial{}) {
   check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
@@ -64,8 +65,8 @@ void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slo
     return;
   }
   validate(inputs, state, outputs);
-  detail::PrefillTasks<Arch, T, KeyDim, ValueDim, Slots> tasks(inputs, state, outputs, options,
-                                                               executor.workers());
+  using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
+  detail::PrefillTasks<Arch, Call> tasks(inputs, state, outputs, options, executor.workers());
   workspace.reserve(tasks.bytes());
   tasks.prepare(workspace.data());
   const auto task = [&](Index i, Index worker) noexcept { tasks.run(i, worker); };
@@ -76,9 +77,9 @@ void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slo
 
 /// The same with default options, on an executor.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
-          Executor E>
+          class SlotScalar, Executor E>
 void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-             AttentionState<T, KeyDim, ValueDim, Slots>& state,
+             AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
              const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs,
              Workspace& workspace, E&& executor) {
   prefill<Arch>(inputs, state, outputs, workspace, PrefillOptions(), executor);

@@ -51,43 +51,47 @@ inline bool takes_chunks(Algorithm algorithm, Index tokens) noexcept {
 
 /// Bytes of workspace for calls with at most `tokens` tokens of a sequence that has seen at most
 /// `past`, whichever head and algorithm a worker gets.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 struct PrefillBytes {
-  using Shared = SharedChunks<Arch, T, KeyDim, ValueDim, Slots>;
+  using Shared = SharedChunks<Arch, Call>;
 
   std::size_t of_worker;
   Index workers;
-  Index most_shared = 0;  // heads that several workers may work on
+  std::size_t of_shared = 0;  // bytes for a head that several workers work on
+  Index most_shared = 0;      // how many heads may be such
 
-  PrefillBytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state, Index query_heads,
-               Index tokens, std::int64_t past, const PrefillOptions& options, Index worker_count)
+  PrefillBytes(const typename Call::State& state, Index query_heads, Index tokens,
+               std::int64_t past, const PrefillOptions& options, Index worker_count)
       : of_worker(recurrent_bytes(state, query_heads)), workers(worker_count) {
     if (!takes_chunks(options.algorithm, tokens)) return;
     const AttentionShape& shape = state.shape();
+    const std::size_t of_slots = wide_slots_bytes<typename Call::State::SlotType>(shape);
     const bool shares = enough_to_share(tokens, workers);
+    of_shared = sizeof(Shared) + of_slots;
     if (shares) most_shared = std::min(workers - 1, shape.batch * shape.kv_heads);
     for (Index head = 0; head < shape.kv_heads; ++head) {
       const ChunkPlan plan = chunk_plan(shape, head_options(state.options(), head),
                                         query_heads / shape.kv_heads, tokens, past, options.chunk);
-      of_worker = std::max(of_worker, shares ? Shared::scratch_bytes(plan, shape)
-                                             : ChunkScratch<accumulate_t<T>>::bytes(plan));
+      of_worker =
+          std::max(of_worker, shares ? Shared::scratch_bytes(plan, shape) + of_slots
+                                     : ChunkScratch<typename Call::Acc>::bytes(plan) + of_slots);
     }
   }
   std::size_t total() const noexcept {
     return of_worker * static_cast<std::size_t>(workers) +
-           sizeof(Shared) * static_cast<std::size_t>(most_shared);
+           of_shared * static_cast<std::size_t>(most_shared);
   }
 };
 
 /// The tasks of one prefill. Most are a head each. Where that would leave workers idle, because
 /// there are few heads or one sequence is much longer than the others, some heads are shared: for
 /// those every worker has a task, and they come first.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 class PrefillTasks {
-  using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
-  using Outputs = AttentionOutputs<T, ValueDim>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
-  using Shared = SharedChunks<Arch, T, KeyDim, ValueDim, Slots>;
+  using Inputs = typename Call::Inputs;
+  using Outputs = typename Call::Outputs;
+  using State = typename Call::State;
+  using Shared = SharedChunks<Arch, Call>;
 
  public:
   PrefillTasks(const Inputs& inputs, State& state, const Outputs& outputs,
@@ -112,8 +116,7 @@ class PrefillTasks {
   void prepare(std::byte* workspace) noexcept {
     workspace_ = workspace;
     for (Index i = 0; i < heads_; ++i)
-      if (is_shared(i))
-        std::construct_at(shared(shared_count_++), call(i), state_, out_, bytes_.workers);
+      if (is_shared(i)) make_shared(i);
   }
 
   Index count() const noexcept { return shared_tasks() + heads_; }
@@ -128,12 +131,13 @@ class PrefillTasks {
     }
     const Index i = task - shared_tasks();
     if (is_shared(i)) return;
-    if (takes_chunks(options_.algorithm, tokens_of(i)))
-      run_chunks<Arch>(call(i), state_, out_, scratch);
-    else
-      RecurrentHead<Arch, T, KeyDim, ValueDim, Slots>(in_, state_, out_, scratch, sequence(i),
-                                                      head(i))
-          .run();
+    if (takes_chunks(options_.algorithm, tokens_of(i))) {
+      SectionCursor cursor(scratch);
+      const Call of_head = call(i, cursor);
+      run_chunks<Arch>(of_head, state_, out_, scratch + cursor.used());
+    } else {
+      recurrent_head<Arch>(in_, state_, out_, scratch, sequence(i), head(i)).run();
+    }
   }
 
  private:
@@ -152,12 +156,12 @@ class PrefillTasks {
   Index sequence(Index i) const noexcept { return i / state_.shape().kv_heads; }
   Index head(Index i) const noexcept { return i % state_.shape().kv_heads; }
   Index tokens_of(Index i) const noexcept { return sequence_span(in_, sequence(i)).count; }
-  ChunkCall<T, KeyDim, ValueDim, Slots> call(Index i) const noexcept {
+  Call call(Index i, SectionCursor& cursor) const noexcept {
     const AttentionShape& shape = state_.shape();
     const ChunkPlan plan =
         chunk_plan(shape, head_options(state_.options(), head(i)),
                    out_.o.extent(2) / shape.kv_heads, tokens_, past_, options_.chunk);
-    return {in_, state_, plan, sequence(i), head(i)};
+    return {in_, state_, plan, sequence(i), head(i), cursor};
   }
   /// About what a head takes, in columns of scores.
   double cost(Index i) const noexcept {
@@ -175,11 +179,17 @@ class PrefillTasks {
     const double even = total_cost_ / static_cast<double>(workers);
     return largest_cost_ > even ? cost(i) > even : i >= heads_ - heads_ % workers;
   }
+  std::byte* shared_memory(Index index) const noexcept {
+    return workspace_ + bytes_.of_worker * static_cast<std::size_t>(bytes_.workers) +
+           bytes_.of_shared * static_cast<std::size_t>(index);
+  }
   Shared* shared(Index index) const noexcept {
+    return reinterpret_cast<Shared*>(shared_memory(index));
+  }
+  void make_shared(Index i) noexcept {
     static_assert(std::is_trivially_destructible_v<Shared> && sizeof(Shared) % kAlignment == 0);
-    return reinterpret_cast<Shared*>(workspace_ +
-                                     bytes_.of_worker * static_cast<std::size_t>(bytes_.workers)) +
-           index;
+    SectionCursor cursor(shared_memory(shared_count_) + sizeof(Shared));
+    std::construct_at(shared(shared_count_++), call(i, cursor), state_, out_, bytes_.workers);
   }
   Index shared_tasks() const noexcept { return shared_count_ > 0 ? bytes_.workers : 0; }
 
@@ -190,7 +200,7 @@ class PrefillTasks {
   Index heads_;  // of all sequences
   Index tokens_;
   std::int64_t past_;
-  PrefillBytes<Arch, T, KeyDim, ValueDim, Slots> bytes_;
+  PrefillBytes<Arch, Call> bytes_;
   double total_cost_ = 0;
   double largest_cost_ = 0;
   std::byte* workspace_ = nullptr;

@@ -12,6 +12,7 @@
 #include <nha/cpu/decode.hpp>
 #include <nha/cpu/pack.hpp>
 #include <nha/cpu/simd.hpp>
+#include <nha/cpu/simd_half.hpp>
 #include <nha/cpu/softmax.hpp>
 #include <nha/memory/state.hpp>
 
@@ -19,6 +20,7 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -70,13 +72,13 @@ std::size_t recurrent_bytes(const State& state, Index query_heads) {
 }
 
 /// Steps one sequence through tokens in one key/value head.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 class RecurrentHead {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
   using Outputs = AttentionOutputs<T, ValueDim>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
+  using State = AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>;
 
  public:
   RecurrentHead(const Inputs& inputs, State& state, const Outputs& outputs, std::byte* scratch,
@@ -94,6 +96,10 @@ class RecurrentHead {
         scale_(static_cast<Acc>(logit_scale(state.options(), state.shape().key_dim))) {
     SectionCursor cursor(scratch);
     s_ = RecurrentScratch<Acc>::take(cursor, state.shape(), options_.window, group_);
+    if (state.bytes() > kFetchedBytes) {
+      slot_values_ahead_ = memory_.slots.value;
+      window_values_ahead_ = memory_.window.value;
+    }
   }
 
   void run() noexcept {
@@ -101,11 +107,14 @@ class RecurrentHead {
     const std::int64_t start = state_.tokens_seen(sequence_);
     for (Index i = 0; i < span.count; ++i) {
       token(span.row, span.first + i, start + i);
-      StateAccess::keep_snapshot(state_, sequence_, head_, start + i + 1, memory_.slots);
+      StateAccess::keep_snapshot(state_, sequence_, head_, start + i + 1);
     }
   }
 
  private:
+  /// States beyond this size, which no second-level cache holds, have their values fetched while
+  /// the keys are scored. (Fetching the next head's keys as well made it slower.)
+  static constexpr std::size_t kFetchedBytes = std::size_t{2} << 20;
   Index padded_slots() const noexcept { return padded(memory_.slots.slots); }
   Index logit_stride() const noexcept { return padded_slots() + padded(options_.window); }
 
@@ -130,13 +139,15 @@ class RecurrentHead {
                        memory_.slots.slots, s_.retention, s_.write);
       // The entering token is read before its row is given to the new one.
       if (enters) take_entering_token(entering, slot_key, value);
-      score_slots<Arch>(memory_.slots, new_token, group_, {s_.q_slot, dim}, weights);
+      score_slots<Arch>(memory_.slots, new_token, group_, {s_.q_slot, dim}, weights,
+                        slot_values_ahead_);
       if (enters) add_mass();
       weigh_empty_slots(enters);
     }
     memory_.window.push(position,
                         options_.window > 0 ? &in_.k_window(row, token, head_, 0) : nullptr, value);
-    score_window<Arch>(memory_.window, oldest, visible, group_, {s_.q_window, dim}, window_weights);
+    score_window<Arch>(memory_.window, oldest, visible, group_, {s_.q_window, dim}, window_weights,
+                       window_values_ahead_);
     hide_padding(visible);
     finish_softmax(row, token);
     if (memory_.slots.slots > 0) {
@@ -154,15 +165,20 @@ class RecurrentHead {
   /// Finds the token that enters the slots now: this one, or one that has waited.
   void take_entering_token(std::int64_t entering, const T* slot_key, const T* value) noexcept {
     if (options_.slot_delay == 0) {
-      entering_token_ = {s_.retention, s_.write, s_.key, s_.value};
+      entering_token_ = {s_.retention, s_.write, s_.key, s_.value, entering};
     } else {
       slot_key = memory_.pending.key_row(entering);
       value = memory_.window.value_row(entering);
       entering_token_ = {memory_.pending.retention_row(entering),
-                         memory_.pending.write_row(entering), s_.key, s_.value};
+                         memory_.pending.write_row(entering), s_.key, s_.value, entering};
     }
     pack_row(slot_key, memory_.slots.key_dim, s_.key);
     pack_row(value, memory_.slots.value_dim, s_.value);
+    if constexpr (!std::is_same_v<SlotScalar, Acc>) {
+      const auto settle = [](const auto& x) { return simd::settled(x); };
+      simd::transform<Arch>(s_.key, s_.key, padded(memory_.slots.key_dim), settle);
+      simd::transform<Arch>(s_.value, s_.value, padded(memory_.slots.value_dim), settle);
+    }
   }
   void add_mass() noexcept {
     for (Index m = 0; m < memory_.slots.slots; ++m)
@@ -241,7 +257,7 @@ class RecurrentHead {
   const Inputs& in_;
   const Outputs& out_;
   State& state_;
-  HeadState<T, KeyDim, ValueDim, Slots> memory_;
+  HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> memory_;
   HeadOptions options_;
   Index sequence_;
   Index head_;
@@ -251,7 +267,19 @@ class RecurrentHead {
   Acc scale_;
   RecurrentScratch<Acc> s_;
   EnteringToken<Acc> entering_token_ = {};
+  const SlotScalar* slot_values_ahead_ = nullptr;
+  const T* window_values_ahead_ = nullptr;
 };
+
+/// The same with its types from the arguments.
+template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+auto recurrent_head(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
+                    AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
+                    const AttentionOutputs<T, ValueDim>& outputs, std::byte* scratch,
+                    Index sequence, Index head) noexcept {
+  return RecurrentHead<Arch, T, KeyDim, ValueDim, Slots, SlotScalar>(inputs, state, outputs,
+                                                                     scratch, sequence, head);
+}
 
 }  // namespace detail
 

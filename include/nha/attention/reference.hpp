@@ -40,11 +40,11 @@ accumulate_t<T> dot(const T* query, Key&& key, Index size) {
 }
 
 /// One token of one head: it enters the memories, then every query of the head's group reads them.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
                      const AttentionOutputs<T, ValueDim>& out, const AttentionOptions& options,
-                     const HeadState<T, KeyDim, ValueDim, Slots>& state, bool initial_slots,
-                     std::int64_t position, Index row, Index token, Index head,
+                     const HeadState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
+                     bool initial_slots, std::int64_t position, Index row, Index token, Index head,
                      ReferenceScratch<accumulate_t<T>>& scratch) {
   using Acc = accumulate_t<T>;
   const auto& slots = state.slots;
@@ -65,10 +65,10 @@ void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
     }
     const T* slot_key = &in.k_slot(row, token, head, 0);
     if (slot_delay == 0)
-      slots.enter(scratch.retention.data(), scratch.write.data(), slot_key, value);
+      slots.enter(scratch.retention.data(), scratch.write.data(), slot_key, value, entering);
     else if (entering >= 0)
       slots.enter(state.pending.retention_row(entering), state.pending.write_row(entering),
-                  state.pending.key_row(entering), state.window.value_row(entering));
+                  state.pending.key_row(entering), state.window.value_row(entering), entering);
     state.pending.push(position, slot_key, scratch.retention.data(), scratch.write.data());
   }
   state.window.push(position, window > 0 ? &in.k_window(row, token, head, 0) : nullptr, value);
@@ -91,8 +91,8 @@ void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
         continue;
       }
       const Acc product = dot(
-          &in.q_slot(row, token, query_head, 0), [&](Index d) { return slots.key_at(m, d) / mass; },
-          key_dim);
+          &in.q_slot(row, token, query_head, 0),
+          [&](Index d) { return widen(slots.key_at(m, d)) / mass; }, key_dim);
       logits[m] = scale * product + (by_mass ? std::log(mass) : Acc{0});
       largest = std::max(largest, logits[m]);
     }
@@ -116,7 +116,8 @@ void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
       if (weight == 0) continue;
       const Acc mass = by_mass ? slots.mass[m] : Acc{1};
       for (Index d = 0; d < value_dim; ++d)
-        scratch.output[static_cast<std::size_t>(d)] += weight * (slots.value_at(m, d) / mass);
+        scratch.output[static_cast<std::size_t>(d)] +=
+            weight * (widen(slots.value_at(m, d)) / mass);
     }
     for (Index i = 0; i < visible; ++i) {
       const Acc weight = std::exp(logits[slot_count + i] - shift);
@@ -148,9 +149,9 @@ void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
 ///
 /// Shapes are those of AttentionInputs and AttentionOutputs. Allocates scratch.
 /// @throws ArgumentError as validate() says; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void reference(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-               AttentionState<T, KeyDim, ValueDim, Slots>& state,
+               AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
                const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs) {
   validate(inputs, state, outputs);
   const AttentionShape& shape = state.shape();
@@ -169,7 +170,7 @@ void reference(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, S
       for (Index i = 0; i < span.count; ++i) {
         detail::reference_token(inputs, outputs, state.options(), memory, initial_slots, start + i,
                                 span.row, span.first + i, head, scratch);
-        detail::StateAccess::keep_snapshot(state, n, head, start + i + 1, memory.slots);
+        detail::StateAccess::keep_snapshot(state, n, head, start + i + 1);
       }
     }
     detail::StateAccess::advance(state, n, span.count);

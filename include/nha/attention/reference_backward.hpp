@@ -28,13 +28,13 @@ namespace detail {
 
 /// One sequence's new tokens in one key/value head. Names: x is a number of the forward pass, d_x
 /// the derivative of the loss with respect to it.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 class ReferenceBackwardHead {
   using Acc = accumulate_t<T>;
   using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
   using Cotangents = AttentionCotangents<T, ValueDim>;
   using Gradients = AttentionGradients<T, KeyDim, ValueDim, Slots>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots>;
+  using State = AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>;
 
  public:
   ReferenceBackwardHead(const Inputs& inputs, const State& state, const Cotangents& cotangents,
@@ -122,9 +122,9 @@ class ReferenceBackwardHead {
     DoubleSlots slots(slot_count_, key_dim_, value_dim_);
     for (Index m = 0; m < slot_count_; ++m) {
       for (Index d = 0; d < key_dim_; ++d)
-        slots.key.row(m)[d] = static_cast<double>(memory_.slots.key_at(m, d));
+        slots.key.row(m)[d] = static_cast<double>(widen(memory_.slots.key_at(m, d)));
       for (Index d = 0; d < value_dim_; ++d)
-        slots.value.row(m)[d] = static_cast<double>(memory_.slots.value_at(m, d));
+        slots.value.row(m)[d] = static_cast<double>(widen(memory_.slots.value_at(m, d)));
       *slots.mass.row(m) = static_cast<double>(memory_.slots.mass[m]);
     }
     slots_.push_back(slots);
@@ -334,7 +334,7 @@ class ReferenceBackwardHead {
   const Inputs& in_;
   const Cotangents& cotangents_;
   const Gradients& gradients_;
-  HeadState<T, KeyDim, ValueDim, Slots> memory_;  // of a const state: only read
+  HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> memory_;  // of a const state: only read
   Index sequence_;
   Index head_;
   SequenceSpan span_;
@@ -370,18 +370,18 @@ class ReferenceBackwardHead {
 /// is, and rounded once. Allocates: the slots as of each token of a head,
 /// T M (Dk + Dv + 1) doubles, and less besides.
 /// @throws ArgumentError as validate_backward() says; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void reference_backward(
     const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-    const AttentionState<T, KeyDim, ValueDim, Slots>& state_before,
+    const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state_before,
     const std::type_identity_t<AttentionCotangents<T, ValueDim>>& cotangents,
     const std::type_identity_t<AttentionGradients<T, KeyDim, ValueDim, Slots>>& gradients) {
   validate_backward(inputs, state_before, cotangents, gradients);
   const AttentionShape& shape = state_before.shape();
   for (Index n = 0; n < shape.batch; ++n)
     for (Index head = 0; head < shape.kv_heads; ++head)
-      detail::ReferenceBackwardHead<T, KeyDim, ValueDim, Slots>(inputs, state_before, cotangents,
-                                                                gradients, n, head)
+      detail::ReferenceBackwardHead<T, KeyDim, ValueDim, Slots, SlotScalar>(
+          inputs, state_before, cotangents, gradients, n, head)
           .run();
 }
 

@@ -30,14 +30,14 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace detail {
 
 /// The slots' part of a ChunkBackward; holds their gradients as of the place that has been reached.
-template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class Arch, class Call>
 class SlotBackward {
  public:
-  using Call = ChunkCall<T, KeyDim, ValueDim, Slots>;
+  using T = typename Call::Scalar;
   using Acc = typename Call::Acc;
   using SlotView = typename Call::SlotView;
-  using Cotangents = AttentionCotangents<T, ValueDim>;
-  using Gradients = AttentionGradients<T, KeyDim, ValueDim, Slots>;
+  using Cotangents = typename Call::Cotangents;
+  using Gradients = typename Call::Gradients;
 
   /// Begins with the cotangents of the slots at the end of the call.
   SlotBackward(const Call& call, const BackwardPlan& plan, const Cotangents& cotangents,
@@ -308,7 +308,7 @@ class SlotBackward {
   const Cotangents& cotangents_;
   const Gradients& gradients_;
   BackwardScratch<Acc> s_;
-  ChunkRows<T, KeyDim, ValueDim, Slots> rows_;
+  ChunkRows<Call> rows_;
   Index key_dim_;
   Index value_dim_;
   Index key_stride_;

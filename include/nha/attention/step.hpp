@@ -32,9 +32,10 @@ inline void check_workspace_arguments(const AttentionShape& shape, Index query_h
 /// every number of tokens seen.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-std::size_t step_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                                 Index query_heads, Index workers = 1) {
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+std::size_t step_workspace_bytes(
+    const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index query_heads,
+    Index workers = 1) {
   detail::check_workspace_arguments(state.shape(), query_heads, workers);
   return detail::recurrent_bytes(state, query_heads) * static_cast<std::size_t>(workers);
 }
@@ -48,9 +49,9 @@ std::size_t step_workspace_bytes(const AttentionState<T, KeyDim, ValueDim, Slots
 /// @throws ArgumentError as validate() says, or if a sequence has more than one token; nothing has
 ///   then been touched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
-          Executor E = const Serial>
+          class SlotScalar, Executor E = const Serial>
 void step(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-          AttentionState<T, KeyDim, ValueDim, Slots>& state,
+          AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
           const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs, Workspace& workspace,
           E&& executor = Serial{}) {
   validate(inputs, state, outputs);
@@ -63,9 +64,9 @@ void step(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>
   workspace.reserve(bytes * workers);
   const auto task = [&](Index i, Index worker) noexcept {
     const FlushSubnormals flush;
-    detail::RecurrentHead<Arch, T, KeyDim, ValueDim, Slots>(
-        inputs, state, outputs, workspace.data() + static_cast<std::size_t>(worker) * bytes,
-        i / shape.kv_heads, i % shape.kv_heads)
+    detail::recurrent_head<Arch>(inputs, state, outputs,
+                                 workspace.data() + static_cast<std::size_t>(worker) * bytes,
+                                 i / shape.kv_heads, i % shape.kv_heads)
         .run();
   };
   executor.run(shape.batch * shape.kv_heads, task);

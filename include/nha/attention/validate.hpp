@@ -123,10 +123,10 @@ void check_gates(const Inputs& inputs) {
 }
 
 /// The inputs against the state they go to, for `query_heads` query heads that `source` has.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void check_inputs(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-                  const AttentionState<T, KeyDim, ValueDim, Slots>& state, const char* source,
-                  Index query_heads) {
+                  const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
+                  const char* source, Index query_heads) {
   const AttentionShape& shape = state.shape();
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
@@ -171,9 +171,9 @@ void check_per_query(const char* name, const View& view, Index batch, Index toke
 
 /// Checks all arguments of the operator against each other and the state.
 /// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void validate(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-              const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+              const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
               const AttentionOutputs<T, ValueDim>& outputs) {
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);

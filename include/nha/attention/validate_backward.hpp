@@ -48,9 +48,9 @@ void check_apart(const char* name, const View& a, const char* other_name, const 
 
 /// Checks all arguments of the backward against each other and the state the call began from.
 /// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void validate_backward(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-                       const AttentionState<T, KeyDim, ValueDim, Slots>& state_before,
+                       const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state_before,
                        const AttentionCotangents<T, ValueDim>& cotangents,
                        const AttentionGradients<T, KeyDim, ValueDim, Slots>& gradients) {
   const AttentionShape& shape = state_before.shape();

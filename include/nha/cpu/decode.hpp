@@ -4,28 +4,34 @@
 //
 // Slot keys lie transposed, [Dk, padded(M)], so logits of neighbouring slots are one vector; window
 // keys lie in rows, and the sums of as many rows as a vector has lanes end in one vector.
+//
+// While keys are scored, values can be fetched from memory, `ahead`: a state that comes from there
+// lies in pieces too short for the processor to foresee the next.
 #pragma once
 
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/cpu/simd.hpp>
+#include <nha/cpu/stored_tile.hpp>
 #include <nha/memory/sliding_window.hpp>
 #include <nha/memory/slot_memory.hpp>
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 /// A token that enters the slots: retention and write strengths [padded(M)], slot key [padded(Dk)]
-/// and value [padded(Dv)].
+/// and value [padded(Dv)]; its position decides how slots of a half type are rounded.
 template <class Acc>
 struct EnteringToken {
   const Acc* retention;
   const Acc* write;
   const Acc* key;
   const Acc* value;
+  std::int64_t position = 0;
 };
 
 /// A row of numbers for each query of a group.
@@ -36,6 +42,17 @@ struct QueryRows {
 };
 
 namespace detail {
+
+/// Numbers to a line of the cache.
+template <class T>
+inline constexpr Index kLine = Index{64} / static_cast<Index>(sizeof(T));
+
+/// Starts to load the `Count` numbers at a place of what is read next, if anything is.
+template <Index Count, class T>
+NHA_INLINE void fetch(const T* ahead, Index place) noexcept {
+  if (ahead == nullptr) return;
+  for (Index i = 0; i < Count; i += kLine<T>) __builtin_prefetch(ahead + place + i);
+}
 
 /// Calls f with `count`, 1 to Most, as a constant.
 template <int Most, class F>
@@ -75,42 +92,53 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
 
 /// Logits [queries, padded(M)] of queries [queries, padded(Dk)] against the slot keys, after the
 /// token has entered them (null: none does): key <- retention . key + write (x) token key.
-template <class Arch = simd::default_arch, class Acc, Index KeyDim, Index ValueDim, Index Slots>
-void score_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
-                 const EnteringToken<Acc>* token, Index queries, QueryRows<const Acc> query,
-                 QueryRows<Acc> logits) noexcept {
+/// `ahead`, as long as the keys, is fetched.
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
+                 const EnteringToken<accumulate_t<T>>* token, Index queries,
+                 QueryRows<const accumulate_t<T>> query, QueryRows<accumulate_t<T>> logits,
+                 const T* ahead = nullptr) noexcept {
+  using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index slot, auto enters)
       __attribute__((always_inline)) {
     constexpr int kRows = decltype(rows)::value;
     constexpr int kVectors = decltype(vectors)::value;
+    using Tile = StoredTile<Arch, T, kVectors>;
     V keep[kVectors], add[kVectors], sum[kRows][kVectors];
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+    if constexpr (enters) {
+      Tile::load_columns(token->retention + slot, keep);
+      Tile::load_columns(token->write + slot, add);
+    }
+    for (auto& row : sum)
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) { row[v] = V(Acc{0}); });
+    TileWriter<Arch, T, kVectors> writer(enters ? slots.key_dither(token->position, 0, 0) : 0,
+                                         slot);
+    // Copies, which stores to the slots cannot change.
+    const Acc* const entering = enters ? token->key : nullptr;
+    const Acc* const from = query.data + first * query.stride;
+    const Index query_stride = query.stride;
+    const Index stride = slots.key_stride();
+    const Index key_dim = slots.key_dim;
+    T* at = slots.key + slot;
+    for (Index d = 0; d < key_dim; ++d, at += stride) {
+      V key[kVectors];
+      Tile::load(at, key);
       if constexpr (enters) {
-        keep[v] = simd::load<V>(token->retention + slot + v * kLanes);
-        add[v] = simd::load<V>(token->write + slot + v * kLanes);
+        detail::fetch<kVectors * Tile::kLanes>(ahead, d * stride + slot);
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          key[v] = simd::fma(keep[v], key[v], add[v] * V(entering[d]));
+        });
+        writer.store(at, key);
       }
-      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
-    });
-    const Acc* from = query.data + first * query.stride;
-    for (Index d = 0; d < slots.key_dim; ++d) {
-      Acc* at = slots.key + d * slots.key_stride() + slot;
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        V key = simd::load<V>(at + v * kLanes);
-        if constexpr (enters) {
-          key = simd::fma(keep[v], key, add[v] * V(token->key[d]));
-          simd::store(at + v * kLanes, key);
-        }
-        simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-          sum[r][v] = simd::fma(V(from[r * query.stride + d]), key, sum[r][v]);
+      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          sum[r][v] = simd::fma(V(from[r * query_stride + d]), key[v], sum[r][v]);
         });
       });
     }
     simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        simd::store(logits.data + (first + r) * logits.stride + slot + v * kLanes, sum[r][v]);
-      });
+      Tile::store_columns(logits.data + (first + r) * logits.stride + slot, sum[r]);
     });
   };
   detail::for_decode_tiles<Acc, Arch>(
@@ -125,39 +153,48 @@ void score_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
 
 /// Output [queries, padded(Dv)] = weights [queries, M] * slot values, after the token has entered
 /// them: value <- retention . value + write (x) token value.
-template <class Arch = simd::default_arch, class Acc, Index KeyDim, Index ValueDim, Index Slots>
-void read_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
-                const EnteringToken<Acc>* token, Index queries, QueryRows<const Acc> weights,
-                QueryRows<Acc> output) noexcept {
+template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
+void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
+                const EnteringToken<accumulate_t<T>>* token, Index queries,
+                QueryRows<const accumulate_t<T>> weights,
+                QueryRows<accumulate_t<T>> output) noexcept {
+  using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index column, auto enters)
       __attribute__((always_inline)) {
     constexpr int kRows = decltype(rows)::value;
     constexpr int kVectors = decltype(vectors)::value;
+    using Tile = StoredTile<Arch, T, kVectors>;
     V entering[kVectors], sum[kRows][kVectors];
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-      if constexpr (enters) entering[v] = simd::load<V>(token->value + column + v * kLanes);
-      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) { sum[r][v] = V(Acc{0}); });
-    });
-    const Acc* from = weights.data + first * weights.stride;
-    for (Index m = 0; m < slots.slots; ++m) {
-      Acc* at = slots.value + m * slots.value_stride() + column;
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        V value = simd::load<V>(at + v * kLanes);
-        if constexpr (enters) {
-          value = simd::fma(V(token->retention[m]), value, V(token->write[m]) * entering[v]);
-          simd::store(at + v * kLanes, value);
-        }
-        simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-          sum[r][v] = simd::fma(V(from[r * weights.stride + m]), value, sum[r][v]);
+    if constexpr (enters) Tile::load_columns(token->value + column, entering);
+    for (auto& row : sum)
+      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) { row[v] = V(Acc{0}); });
+    TileWriter<Arch, T, kVectors> writer(enters ? slots.value_dither(token->position, 0, 0) : 0,
+                                         column);
+    const Acc* const retention = enters ? token->retention : nullptr;
+    const Acc* const write = enters ? token->write : nullptr;
+    const Acc* const from = weights.data + first * weights.stride;
+    const Index weight_stride = weights.stride;
+    const Index stride = slots.value_stride();
+    const Index count = slots.slots;
+    T* at = slots.value + column;
+    for (Index m = 0; m < count; ++m, at += stride) {
+      V value[kVectors];
+      Tile::load(at, value);
+      if constexpr (enters) {
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          value[v] = simd::fma(V(retention[m]), value[v], V(write[m]) * entering[v]);
+        });
+        writer.store(at, value);
+      }
+      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+          sum[r][v] = simd::fma(V(from[r * weight_stride + m]), value[v], sum[r][v]);
         });
       });
     }
     simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        simd::store(output.data + (first + r) * output.stride + column + v * kLanes, sum[r][v]);
-      });
+      Tile::store_columns(output.data + (first + r) * output.stride + column, sum[r]);
     });
   };
   detail::for_decode_tiles<Acc, Arch>(
@@ -171,16 +208,18 @@ void read_slots(const SlotMemoryView<Acc, KeyDim, ValueDim, Slots>& slots,
 }
 
 /// Logits [queries, visible] of queries [queries, padded(Dk)] against the window's tokens from
-/// `oldest` on.
+/// `oldest` on. `ahead`, as long as the window's keys, is fetched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim>
 void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int64_t oldest,
                   Index visible, Index queries, QueryRows<const accumulate_t<T>> query,
-                  QueryRows<accumulate_t<T>> logits) noexcept {
+                  QueryRows<accumulate_t<T>> logits, const T* ahead = nullptr) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const Index stride = window.key_stride();
   const auto block = [&](const T* key, Index count, Index index) __attribute__((always_inline)) {
+    for (Index i = 0; i < kLanes * stride; i += detail::kLine<T>)
+      detail::fetch<1>(ahead, key - window.key + i);
     for (Index g = 0; g < queries; ++g) {
       V sum[kLanes];
       simd::unroll<kLanes>([&](auto r) __attribute__((always_inline)) { sum[r] = V(Acc{0}); });
@@ -217,7 +256,6 @@ void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int6
                  QueryRows<accumulate_t<T>> output) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const Index stride = window.value_stride();
   window.for_runs(oldest, visible, [&](Index index, const T*, const T* value, Index count) {
     detail::for_decode_tiles<Acc, Arch>(
@@ -227,24 +265,22 @@ void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int6
           constexpr int kVectors = decltype(vectors)::value;
           Acc* to = output.data + first * output.stride + column;
           const Acc* from = weights.data + first * weights.stride + index;
+          using Tile = StoredTile<Arch, T, kVectors>;
           V sum[kRows][kVectors];
           simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-              sum[r][v] = simd::load<V>(to + r * output.stride + v * kLanes);
-            });
+            Tile::load_columns(to + r * output.stride, sum[r]);
           });
           for (Index i = 0; i < count; ++i) {
-            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-              const V at = simd::load_wide<V>(value + i * stride + column + v * kLanes);
-              simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-                sum[r][v] = simd::fma(V(from[r * weights.stride + i]), at, sum[r][v]);
+            V at[kVectors];
+            Tile::load(value + i * stride + column, at);
+            simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+              simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+                sum[r][v] = simd::fma(V(from[r * weights.stride + i]), at[v], sum[r][v]);
               });
             });
           }
           simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-            simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-              simd::store(to + r * output.stride + v * kLanes, sum[r][v]);
-            });
+            Tile::store_columns(to + r * output.stride, sum[r]);
           });
         });
   });

@@ -13,19 +13,23 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// out[i] = widen(in[i]) for `count` numbers, and 0 up to padded(count).
-template <class T>
-NHA_INLINE void pack_row(const T* in, Index count, accumulate_t<T>* out) noexcept {
-  for (Index i = 0; i < count; ++i) out[i] = widen(in[i]);
-  for (Index i = count; i < padded(count); ++i) out[i] = 0;
-}
-
-/// out[i] = factor * widen(in[i]), and 0 up to padded(count).
+/// out[i] = factor * widen(in[i]) for `count` numbers, and 0 up to padded(count).
 template <class T>
 NHA_INLINE void pack_scaled_row(const T* in, Index count, accumulate_t<T> factor,
                                 accumulate_t<T>* out) noexcept {
-  for (Index i = 0; i < count; ++i) out[i] = factor * widen(in[i]);
-  for (Index i = count; i < padded(count); ++i) out[i] = 0;
+  using V = simd::vec<accumulate_t<T>, simd::default_arch>;
+  constexpr Index kLanes = simd::lanes<accumulate_t<T>, simd::default_arch>;
+  Index i = 0;
+  for (; i + kLanes <= count; i += kLanes)
+    simd::store(out + i, V(simd::load_wide<V>(in + i) * V(factor)));
+  for (; i < count; ++i) out[i] = factor * widen(in[i]);
+  for (; i < padded(count); ++i) out[i] = 0;
+}
+
+/// out[i] = widen(in[i]), and 0 up to padded(count).
+template <class T>
+NHA_INLINE void pack_row(const T* in, Index count, accumulate_t<T>* out) noexcept {
+  pack_scaled_row(in, count, accumulate_t<T>{1}, out);
 }
 
 /// Puts one key into column `column` of panels [count / 16][key_dim][16], where a score product

@@ -1,9 +1,10 @@
 // SPDX-License-Identifier: MIT
 // Vectors of numbers for the kernels: xsimd batches, or plain numbers where SIMD is off.
 //
-// The only header that names xsimd, and the only place for what differs between instruction sets
-// and between xsimd 8.1 and later releases. Kernels take the architecture as a template parameter,
-// Arch, and write vec<T, Arch> and the functions below.
+// This header and simd_half.hpp, which stores half types, are the only ones that name xsimd, and
+// the only places for what differs between instruction sets and between xsimd 8.1 and later
+// releases. Kernels take the architecture as a template parameter, Arch, and write vec<T, Arch> and
+// the functions below.
 #pragma once
 
 #include <nha/config.hpp>

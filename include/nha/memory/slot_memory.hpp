@@ -8,6 +8,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
+#include <nha/core/dither.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/extent.hpp>
@@ -17,6 +18,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
+#include <cstdint>
 #include <memory_resource>
 #include <type_traits>
 
@@ -27,11 +29,16 @@ NHA_ISA_NAMESPACE_BEGIN
 /// Keys are stored transposed, [Dk, padded(M)], so that a query meets all slots at once and a
 /// token's gates, one per slot, are a vector. Value rows have padded(Dv) numbers. Padding is zero
 /// and stays zero: a padded slot is written with strength 0.
+///
+/// T is the type keys and values are stored in. Computed is in Acc, which the masses are kept in:
+/// they are few, and their logarithm and inverse are taken.
 template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
 struct SlotMemoryView {
-  T* key = nullptr;    // [key_dim, key_stride()]
-  T* value = nullptr;  // [slots, value_stride()]
-  T* mass = nullptr;   // [key_stride()]
+  using Acc = accumulate_t<T>;
+
+  T* key = nullptr;     // [key_dim, key_stride()]
+  T* value = nullptr;   // [slots, value_stride()]
+  Acc* mass = nullptr;  // [key_stride()]
   [[no_unique_address]] Extent<KeyDim> key_dim;
   [[no_unique_address]] Extent<ValueDim> value_dim;
   [[no_unique_address]] Extent<Slots> slots;
@@ -47,7 +54,7 @@ struct SlotMemoryView {
     view.slots = Extent<Slots>(slots);
     view.key = cursor.take<T>(key_dim * padded(slots));
     view.value = cursor.take<T>(slots * padded(value_dim));
-    view.mass = cursor.take<T>(padded(slots));
+    view.mass = cursor.take<Acc>(padded(slots));
     return view;
   }
 
@@ -61,12 +68,21 @@ struct SlotMemoryView {
   TensorView<const T, Dynamic, Dynamic> values() const noexcept {
     return {value, {slots, value_dim}, {value_stride(), 1}};
   }
-  TensorView<const T, Dynamic> masses() const noexcept { return {mass, {slots}}; }
+  TensorView<const Acc, Dynamic> masses() const noexcept { return {mass, {slots}}; }
+
+  /// The dither that rounds a number after the token at `position`; neighbours in memory are
+  /// kDitherColumn apart, rows kDitherRow.
+  NHA_INLINE std::uint32_t key_dither(std::int64_t position, Index slot, Index d) const noexcept {
+    return dither(position, d, slot);
+  }
+  NHA_INLINE std::uint32_t value_dither(std::int64_t position, Index slot, Index d) const noexcept {
+    return dither(position, key_dim + slot, d);
+  }
 
   void clear() const noexcept {
     std::fill_n(key, key_dim * key_stride(), T{});
     std::fill_n(value, slots * value_stride(), T{});
-    std::fill_n(mass, key_stride(), T{});
+    std::fill_n(mass, key_stride(), Acc{});
   }
   /// Copies all numbers from a memory of the same sizes.
   void copy_from(const SlotMemoryView& other) const noexcept {
@@ -80,19 +96,24 @@ struct SlotMemoryView {
   ///   value <- retention . value + write (x) token_value
   ///   mass  <- retention . mass  + write
   /// retention = exp(log_gate) and write [M], token_key [Dk], token_value [Dv]. Rounds exactly as
-  /// the SIMD kernels do, so a replayed update gives the same bits.
+  /// the SIMD kernels do, so a replayed update gives the same bits. Slots of a half type are
+  /// rounded by a dither (core/dither.hpp) that `position`, the token's in its sequence, decides.
   template <class Stored>
-  void enter(const T* retention, const T* write, const Stored* token_key,
-             const Stored* token_value) const noexcept {
+  void enter(const Acc* retention, const Acc* write, const Stored* token_key,
+             const Stored* token_value, std::int64_t position) const noexcept {
     for (Index d = 0; d < key_dim; ++d) {
-      const T k = widen(token_key[d]);
+      const Acc k = widen(token_key[d]);
       T* row = key + d * key_stride();
-      for (Index m = 0; m < slots; ++m) row[m] = multiply_add(retention[m], row[m], write[m] * k);
+      for (Index m = 0; m < slots; ++m)
+        row[m] = stored_sum<T>(multiply_add(retention[m], widen(row[m]), write[m] * k),
+                               key_dither(position, m, d));
     }
     for (Index m = 0; m < slots; ++m) {
       T* row = value + m * value_stride();
       for (Index d = 0; d < value_dim; ++d)
-        row[d] = multiply_add(retention[m], row[d], write[m] * widen(token_value[d]));
+        row[d] = stored_sum<T>(
+            multiply_add(retention[m], widen(row[d]), write[m] * widen(token_value[d])),
+            value_dither(position, m, d));
       mass[m] = multiply_add(retention[m], mass[m], write[m]);
     }
   }
@@ -149,7 +170,7 @@ class SlotMemory {
       s.retention[m] = retention(log_gate(m));
       s.write[m] = write.empty() ? default_write(log_gate(m)) : write(m);
     }
-    s.slots.enter(s.retention, s.write, key.data(), value.data());
+    s.slots.enter(s.retention, s.write, key.data(), value.data(), 0);
   }
 
   /// Keys [M, Dk], values [M, Dv] and mass [M] of the slots.

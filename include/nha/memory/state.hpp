@@ -21,6 +21,7 @@
 #include <functional>
 #include <limits>
 #include <memory_resource>
+#include <type_traits>
 #include <utility>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -35,17 +36,26 @@ struct StateAccess;
 /// made; nothing allocates after that, except that assigning does, from a state of another layer or
 /// batch or by moving from one of another memory resource. Window and slot delay are run-time
 /// options, so layers that differ in them share one type. T is the type of the layer's tensors and
-/// of the stored window; slots are accumulate_t<T>. Sequences are independent of each other and may
-/// have seen unlike numbers of tokens; positions are 64-bit and nothing in the state depends on how
-/// large they are. A state that was moved from holds no sequences. Which memory resource copies and
+/// of the stored window. Slots are sums, kept in accumulate_t<T>, or at half the memory in bfloat16
+/// or float16 where SlotScalar says so (T float or a half type): computed is in float all the same,
+/// and each is rounded by a dither (core/dither.hpp) when a token has entered, after a prefill
+/// once. Where calls of prefill are split then shows in the results, within that rounding. How
+/// slots drift is in bench/README.md. Sequences are independent of each other and may have seen
+/// unlike numbers of tokens; positions are 64-bit and nothing in the state depends on how large
+/// they are. A state that was moved from holds no sequences. Which memory resource copies and
 /// assignments use is as with Buffer.
 ///
 /// One thread at a time may use a state; const access may be shared.
-template <Scalar T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
+template <Scalar T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic,
+          Scalar SlotScalar = accumulate_t<T>>
 class AttentionState {
+  static_assert(std::is_same_v<accumulate_t<SlotScalar>, accumulate_t<T>>,
+                "slots are kept in the type sums over T are kept in, or a half type of it");
+
  public:
   using Acc = accumulate_t<T>;
-  using Head = HeadState<T, KeyDim, ValueDim, Slots>;
+  using SlotType = SlotScalar;
+  using Head = HeadState<T, KeyDim, ValueDim, Slots, SlotScalar>;
 
   /// @param max_rollback how many tokens rollback() can take back; each costs two more tokens of
   ///   window and pending rows, and any at all two more copies of the slots.
@@ -114,12 +124,12 @@ class AttentionState {
 
   /// Slot keys [M, Dk] of one head.
   /// @throws ArgumentError if there is no such sequence or head.
-  TensorView<const Acc, Dynamic, Dynamic> slot_k(Index sequence, Index head) const {
+  TensorView<const SlotScalar, Dynamic, Dynamic> slot_k(Index sequence, Index head) const {
     return checked_head(sequence, head).slots.keys();
   }
   /// Slot values [M, Dv] of one head.
   /// @throws ArgumentError if there is no such sequence or head.
-  TensorView<const Acc, Dynamic, Dynamic> slot_v(Index sequence, Index head) const {
+  TensorView<const SlotScalar, Dynamic, Dynamic> slot_v(Index sequence, Index head) const {
     return checked_head(sequence, head).slots.values();
   }
   /// Mass [M] of the slots of one head: the decayed sum of their write strengths, or ones at first
@@ -176,13 +186,14 @@ class AttentionState {
       if (shape().slots == 0) continue;
       for (std::int64_t j = std::max<std::int64_t>(start - delay, 0); j < target - delay; ++j)
         memories.slots.enter(memories.pending.retention_row(j), memories.pending.write_row(j),
-                             memories.pending.key_row(j), memories.window.value_row(j));
+                             memories.pending.key_row(j), memories.window.value_row(j), j);
     }
     h.tokens_seen = target;
   }
 
   /// Starts every sequence anew from given slots, as if earlier tokens had left them: slot_k
-  /// [B, Hkv, M, Dk], slot_v [B, Hkv, M, Dv] and mass [B, Hkv, M], ones where left out.
+  /// [B, Hkv, M, Dk], slot_v [B, Hkv, M, Dv] and mass [B, Hkv, M], ones where left out. Slots of a
+  /// half type take the nearest number.
   /// None of them may lie in this state.
   /// @throws ArgumentError if a shape does not fit, slot_k or slot_v has no data, one lies in this
   ///   state, or a mass is negative or not finite; the state is then as it was.
@@ -208,8 +219,10 @@ class AttentionState {
     reset();
     for_each_slot([&](Index n, Index h, Index m) {
       const auto slots = head(n, h).slots;
-      for (Index d = 0; d < shape().key_dim; ++d) slots.key_at(m, d) = slot_k(n, h, m, d);
-      for (Index d = 0; d < shape().value_dim; ++d) slots.value_at(m, d) = slot_v(n, h, m, d);
+      for (Index d = 0; d < shape().key_dim; ++d)
+        slots.key_at(m, d) = static_cast<SlotScalar>(slot_k(n, h, m, d));
+      for (Index d = 0; d < shape().value_dim; ++d)
+        slots.value_at(m, d) = static_cast<SlotScalar>(slot_v(n, h, m, d));
       slots.mass[m] = with_mass ? mass(n, h, m) : Acc{1};
     });
     for (Index n = 0; n < shape().batch; ++n) begin_history(n, 0, true);
@@ -226,7 +239,7 @@ class AttentionState {
 
  private:
   friend struct detail::StateAccess;
-  using Layout = detail::StateLayout<T, KeyDim, ValueDim, Slots>;
+  using Layout = detail::StateLayout<T, KeyDim, ValueDim, Slots, SlotScalar>;
   using Sequence = typename Layout::Sequence;
   using Sections = typename Layout::Sections;
 
@@ -352,13 +365,17 @@ struct StateAccess {
     h.tokens_seen += tokens;
     h.oldest_reachable = std::max(h.oldest_reachable, h.tokens_seen - state.max_rollback());
   }
-  /// Kernels call this with the slots of a head as of `position` tokens seen; it keeps a copy where
-  /// rollback() will need one.
-  template <class State, class SlotView>
-  static void keep_snapshot(State& state, Index sequence, Index head, std::int64_t position,
-                            const SlotView& slots) noexcept {
-    if (state.max_rollback() > 0 && position % state.max_rollback() == 0)
-      state.snapshot(sequence, head, position).copy_from(slots);
+  /// Kernels call this when the slots of a head are as of `position` tokens seen; it keeps a copy
+  /// where rollback() will need one.
+  template <class State>
+  static void keep_snapshot(State& state, Index sequence, Index head,
+                            std::int64_t position) noexcept {
+    if (snapshot_is_due(state, position))
+      state.snapshot(sequence, head, position).copy_from(state.head(sequence, head).slots);
+  }
+  template <class State>
+  static bool snapshot_is_due(const State& state, std::int64_t position) noexcept {
+    return state.max_rollback() > 0 && position % state.max_rollback() == 0;
   }
   /// The next position after `position` at which a snapshot is due on the way to `end`; `end` if
   /// there is none. Only the last two before the end are ever needed.

@@ -11,9 +11,11 @@
 // The sections, each there once:
 //   1 layer     dtype u32 (F32 0, F64 1, BF16 2, F16 3), empty_slots u32 (participate 0, masked 1,
 //               mass_corrected 2), kv_heads, key_dim, value_dim, slots i64, scale f64, and per
-//               head window, slot_delay i64, defaults filled in: what must match to load
+//               head window, slot_delay i64, defaults filled in, and the slots' dtype u32 where it
+//               is not the accumulation type (F64 for F64, else F32): what must match to load
 //   2 sequence  tokens_seen i64, has_initial_slots u32
-//   3 slots     per head slot_k [M, Dk], slot_v [M, Dv], mass [M] in the accumulation type
+//   3 slots     per head slot_k [M, Dk], slot_v [M, Dv] in the slots' type, mass [M] in the
+//               accumulation type
 //   4 window    per head the newest min(window, tokens_seen) tokens, oldest first: key [Dk] and
 //               value [Dv] in the storage type
 //   5 pending   nothing where M = 0, else per head the newest min(slot_delay, tokens_seen) tokens,
@@ -39,6 +41,7 @@
 #include <span>
 #include <string>
 #include <string_view>
+#include <type_traits>
 #include <vector>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -184,8 +187,9 @@ std::uint32_t state_dtype() noexcept {
   return static_cast<std::uint32_t>(found - std::begin(kStateDtypes));
 }
 
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-void write_state(StateWriter& writer, const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+void write_state(StateWriter& writer,
+                 const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
                  Index sequence) {
   const AttentionShape& shape = state.shape();
   const std::int64_t seen = state.tokens_seen(sequence);
@@ -204,6 +208,8 @@ void write_state(StateWriter& writer, const AttentionState<T, KeyDim, ValueDim, 
       writer.number(std::int64_t{options.window});
       writer.number(std::int64_t{options.slot_delay});
     }
+    if constexpr (!std::is_same_v<SlotScalar, accumulate_t<T>>)
+      writer.number(state_dtype<SlotScalar>());
   });
   writer.section(StateSection::sequence, [&] {
     writer.number(seen);
@@ -274,9 +280,9 @@ std::string state_code_name(std::uint32_t code, const char* const (&names)[Count
 }
 
 /// The layer section against the state that is to take the sequence.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void check_state_layer(std::span<const std::byte> section,
-                       const AttentionState<T, KeyDim, ValueDim, Slots>& state) {
+                       const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state) {
   const AttentionShape& shape = state.shape();
   const AttentionOptions& options = state.options();
   StateReader reader(section);
@@ -302,6 +308,10 @@ void check_state_layer(std::span<const std::byte> section,
     check_state_field("slot_delay" + of_head, reader.number<std::int64_t>(),
                       std::int64_t{head.slot_delay});
   }
+  const auto slot_dtype =
+      reader.left() > 0 ? reader.number<std::uint32_t>() : state_dtype<accumulate_t<T>>();
+  check_state_field("slot dtype", state_code_name(slot_dtype, kStateDtypes),
+                    std::string(dtype_name<SlotScalar>()));
   check_format(reader.left() == 0, "layer section of the saved state is ", reader.left(),
                " bytes too long");
 }
@@ -311,8 +321,8 @@ void check_state_layer(std::span<const std::byte> section,
 /// Bytes that save_state() makes of a sequence. Grows with the tokens until the window is full,
 /// then stays.
 /// @throws ArgumentError if there is no such sequence.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-std::size_t state_bytes_size(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+std::size_t state_bytes_size(const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
                              Index sequence) {
   state.check_sequence(sequence);
   detail::StateWriter writer(nullptr);
@@ -323,9 +333,9 @@ std::size_t state_bytes_size(const AttentionState<T, KeyDim, ValueDim, Slots>& s
 /// One sequence of a state as bytes, in the format at the head of this file. The same on every
 /// machine; a later version of the library reads it.
 /// @throws ArgumentError if there is no such sequence.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-std::vector<std::byte> save_state(const AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                                  Index sequence) {
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+std::vector<std::byte> save_state(
+    const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index sequence) {
   std::vector<std::byte> bytes(state_bytes_size(state, sequence));
   detail::StateWriter writer(bytes.data());
   detail::write_state(writer, state, sequence);
@@ -341,11 +351,11 @@ std::vector<std::byte> save_state(const AttentionState<T, KeyDim, ValueDim, Slot
 /// its inputs made of it.
 /// @throws ArgumentError if there is no such sequence.
 /// @throws FormatError if the bytes are damaged, truncated or of another format, or come from a
-///   layer that differs in dtype, sizes, windows, delays, scale or empty_slots. The state is then
+///   layer that differs in dtypes, sizes, windows, delays, scale or empty_slots. The state is then
 ///   as it was.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-void load_state(std::span<const std::byte> bytes, AttentionState<T, KeyDim, ValueDim, Slots>& state,
-                Index sequence) {
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
+void load_state(std::span<const std::byte> bytes,
+                AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index sequence) {
   using detail::StateSection;
   state.check_sequence(sequence);
   const detail::StateSections sections = detail::find_state_sections(bytes);

@@ -21,9 +21,10 @@
 NHA_ISA_NAMESPACE_BEGIN
 
 /// The memories of one key/value head of one sequence, as kernels see them. Owns nothing.
-template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
+template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic,
+          class SlotScalar = accumulate_t<T>>
 struct HeadState {
-  SlotMemoryView<accumulate_t<T>, KeyDim, ValueDim, Slots> slots;
+  SlotMemoryView<SlotScalar, KeyDim, ValueDim, Slots> slots;
   SlidingWindowView<T, KeyDim, ValueDim> window;
   PendingTokensView<T, KeyDim, Slots> pending;
 };
@@ -32,10 +33,10 @@ namespace detail {
 
 /// One block for each sequence: a header, then for each head the memories and, where the state can
 /// be rolled back, two copies of the slots.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
+template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar = accumulate_t<T>>
 class StateLayout {
  public:
-  using SlotView = SlotMemoryView<accumulate_t<T>, KeyDim, ValueDim, Slots>;
+  using SlotView = SlotMemoryView<SlotScalar, KeyDim, ValueDim, Slots>;
   /// What a sequence has besides the memories of its heads.
   struct Sequence {
     std::int64_t tokens_seen;
@@ -44,7 +45,7 @@ class StateLayout {
     std::int64_t has_initial_slots;
   };
   struct Sections {
-    HeadState<T, KeyDim, ValueDim, Slots> state;
+    HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> state;
     SlotView snapshots[2];
   };
 
@@ -123,7 +124,7 @@ class StateLayout {
   Sections take(SectionCursor& cursor, Index head) const noexcept {
     Sections sections;
     const AttentionShape& s = shape_;
-    HeadState<T, KeyDim, ValueDim, Slots>& state = sections.state;
+    HeadState<T, KeyDim, ValueDim, Slots, SlotScalar>& state = sections.state;
     state.slots = SlotView::take(cursor, s.key_dim, s.value_dim, s.slots);
     state.window =
         decltype(state.window)::take(cursor, window_capacity(head), s.key_dim, s.value_dim);

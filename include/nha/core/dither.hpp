@@ -1,0 +1,78 @@
+// SPDX-License-Identifier: MIT
+// Rounding of running sums to a half type: up as often as down, by a dither that repeats.
+//
+// A sum that takes a small step at each token and is rounded to the nearest stored number stands
+// still once the steps are below half a unit in its last place: with bfloat16 and gates that keep
+// 0.9999 of a slot, a slot stops far from the mean it should reach. So a sum is rounded up where
+// what is cut off, as a fraction of a unit, is at least 1 minus the dither, a number in [0, 1) that
+// depends on nothing but the token's position and the sum's place: computing again gives the same
+// bits. Along the positions it is the sequence of the golden ratio, which fills the interval more
+// evenly than random numbers do: what rounding leaves behind averages out rather than walking off.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+
+#include <bit>
+#include <cstdint>
+#include <type_traits>
+
+NHA_NAMESPACE_BEGIN
+
+// Steps of the dither in units of 2^-32: the golden ratio along the positions and two powers of the
+// root of x^4 = x + 1 along rows and columns, so that neighbours are rounded unlike.
+inline constexpr std::uint32_t kDitherPosition = 0x9e3779b9u;
+inline constexpr std::uint32_t kDitherRow = 0xd1b54a33u;
+inline constexpr std::uint32_t kDitherColumn = 0xabc98389u;
+/// Columns so far apart share a dither, so that a kernel keeps few of them.
+inline constexpr Index kDitherPeriod = 8;
+
+/// The dither, in units of 2^-32, of the number at a row and column after the token at `position`.
+NHA_INLINE constexpr std::uint32_t dither(std::int64_t position, Index row, Index column) noexcept {
+  return static_cast<std::uint32_t>(position) * kDitherPosition +
+         static_cast<std::uint32_t>(row) * kDitherRow +
+         static_cast<std::uint32_t>(column % kDitherPeriod) * kDitherColumn;
+}
+
+/// The stored number next to `value` in magnitude, below or above as the dither says; `value`
+/// itself where it can be stored. NaN stays NaN.
+NHA_INLINE constexpr bfloat16 round_dithered(float value, std::uint32_t dither,
+                                             bfloat16 /*type*/) noexcept {
+  const auto word = std::bit_cast<std::uint32_t>(value);
+  bfloat16 rounded;
+  rounded.bits = value != value ? static_cast<std::uint16_t>((word >> 16) | 0x40u)
+                                : static_cast<std::uint16_t>((word + (dither >> 16)) >> 16);
+  return rounded;
+}
+/// The same. Finite numbers beyond the largest of float16 become that one, an infinity may become
+/// NaN, and below 2^-14, where the stored numbers lie less close than digits are cut off here, most
+/// are rounded towards 0: by 6e-8 at most.
+NHA_INLINE constexpr float16 round_dithered(float value, std::uint32_t dither,
+                                            float16 /*type*/) noexcept {
+  const auto word = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t magnitude = word & 0x7fffffffu;
+  const std::uint32_t moved = magnitude + (dither >> 19);  // of the 13 digits that are cut off
+  std::uint32_t bits = 0;
+  if (magnitude > 0x7f800000u || moved > 0x7f800000u)
+    bits = 0x7e00u;
+  else if (moved == 0x7f800000u)
+    bits = 0x7c00u;
+  else if (moved < 0x38800000u)
+    bits = static_cast<std::uint32_t>(std::bit_cast<float>(moved) * 0x1p24f);
+  else
+    bits = moved < 0x47800000u ? (moved - 0x38000000u) >> 13 : 0x7bffu;
+  float16 rounded;
+  rounded.bits = static_cast<std::uint16_t>(((word >> 16) & 0x8000u) | bits);
+  return rounded;
+}
+
+/// A sum as it is stored in T: rounded by the dither where T is a half type, as it is elsewhere.
+template <Scalar T>
+NHA_INLINE constexpr T stored_sum(accumulate_t<T> value, std::uint32_t dither) noexcept {
+  if constexpr (std::is_same_v<T, accumulate_t<T>>)
+    return value;
+  else
+    return round_dithered(value, dither, T());
+}
+
+NHA_NAMESPACE_END
