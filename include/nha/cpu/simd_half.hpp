@@ -137,26 +137,21 @@ NHA_INLINE V settled(const V& x) noexcept {
 #endif
 }
 
-#if !defined(NHA_DETAIL_NO_VECTORS)
 /// Whether neighbouring bfloat16 numbers are, two at a time, 32-bit words with the first one low.
 inline constexpr bool kPairsOfHalves = std::endian::native == std::endian::little;
 
 /// As many pairs of neighbours as a vector has lanes, by shifts alone: the first of each and the
 /// second of each.
-template <class T, class A>
-NHA_INLINE void load_pairs(const bfloat16* p, xsimd::batch<T, A>& first,
-                           xsimd::batch<T, A>& second) noexcept {
-  using U = xsimd::batch<std::uint32_t, A>;
+template <class U, class V>
+NHA_INLINE void load_pairs(const bfloat16* p, V& first, V& second) noexcept {
   const U words = simd::load<U>(reinterpret_cast<const std::uint32_t*>(p));
   first = bits_of<float>(U(words << 16));
   second = bits_of<float>(U(words & U(0xffff0000u)));
 }
 /// Rounds and stores such pairs and leaves what has been stored.
-template <class T, class A>
-NHA_INLINE void store_pairs(bfloat16* p, xsimd::batch<T, A>& first, xsimd::batch<T, A>& second,
-                            const dithers<A>& first_dither,
-                            const dithers<A>& second_dither) noexcept {
-  using U = xsimd::batch<std::uint32_t, A>;
+template <class U, class V>
+NHA_INLINE void store_pairs(bfloat16* p, V& first, V& second, const U& first_dither,
+                            const U& second_dither) noexcept {
   const U mask(0xffff0000u);
   const U low = (bits_of<std::uint32_t>(first) + (first_dither >> 16)) & mask;
   const U high = (bits_of<std::uint32_t>(second) + (second_dither >> 16)) & mask;
@@ -169,7 +164,7 @@ NHA_INLINE void store_pairs(bfloat16* p, xsimd::batch<T, A>& first, xsimd::batch
 template <class V>
 NHA_INLINE void split_pairs(V& low, V& high) noexcept {
   const V a = low, b = high;
-#if defined(__AVX512F__)
+#if !defined(NHA_DETAIL_NO_VECTORS) && defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
     const __m512i even =
         _mm512_setr_epi32(0, 2, 4, 6, 8, 10, 12, 14, 16, 18, 20, 22, 24, 26, 28, 30);
@@ -178,7 +173,7 @@ NHA_INLINE void split_pairs(V& low, V& high) noexcept {
     return;
   }
 #endif
-#if defined(__AVX2__)
+#if !defined(NHA_DETAIL_NO_VECTORS) && defined(__AVX2__)
   if constexpr (sizeof(V) == 32) {
     const auto in_order = [](__m256 x) __attribute__((always_inline)) {
       return V(_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8)));
@@ -188,14 +183,14 @@ NHA_INLINE void split_pairs(V& low, V& high) noexcept {
     return;
   }
 #endif
-#if defined(__SSE2__)
+#if !defined(NHA_DETAIL_NO_VECTORS) && defined(__SSE2__)
   if constexpr (sizeof(V) == 16) {
     low = V(_mm_shuffle_ps(a, b, 0x88));
     high = V(_mm_shuffle_ps(a, b, 0xdd));
     return;
   }
 #endif
-  constexpr std::size_t kLanes = V::size;
+  constexpr std::size_t kLanes = sizeof(V) / sizeof(float);
   float each[2 * kLanes], first[kLanes], second[kLanes];
   simd::store(each, a);
   simd::store(each + kLanes, b);
@@ -210,7 +205,7 @@ NHA_INLINE void split_pairs(V& low, V& high) noexcept {
 template <class V>
 NHA_INLINE void join_pairs(V& first, V& second) noexcept {
   const V a = first, b = second;
-#if defined(__AVX512F__)
+#if !defined(NHA_DETAIL_NO_VECTORS) && defined(__AVX512F__)
   if constexpr (sizeof(V) == 64) {
     const __m512i places =
         _mm512_setr_epi32(0, 16, 1, 17, 2, 18, 3, 19, 4, 20, 5, 21, 6, 22, 7, 23);
@@ -219,7 +214,7 @@ NHA_INLINE void join_pairs(V& first, V& second) noexcept {
     return;
   }
 #endif
-#if defined(__AVX2__)
+#if !defined(NHA_DETAIL_NO_VECTORS) && defined(__AVX2__)
   if constexpr (sizeof(V) == 32) {
     const __m256 low = _mm256_unpacklo_ps(a, b), high = _mm256_unpackhi_ps(a, b);
     first = V(_mm256_permute2f128_ps(low, high, 0x20));
@@ -227,14 +222,14 @@ NHA_INLINE void join_pairs(V& first, V& second) noexcept {
     return;
   }
 #endif
-#if defined(__SSE2__)
+#if !defined(NHA_DETAIL_NO_VECTORS) && defined(__SSE2__)
   if constexpr (sizeof(V) == 16) {
     first = V(_mm_unpacklo_ps(a, b));
     second = V(_mm_unpackhi_ps(a, b));
     return;
   }
 #endif
-  constexpr std::size_t kLanes = V::size;
+  constexpr std::size_t kLanes = sizeof(V) / sizeof(float);
   float each[2 * kLanes], low[kLanes], high[kLanes];
   simd::store(low, a);
   simd::store(high, b);
@@ -245,7 +240,6 @@ NHA_INLINE void join_pairs(V& first, V& second) noexcept {
   first = simd::load<V>(each);
   second = simd::load<V>(each + kLanes);
 }
-#endif
 
 }  // namespace simd
 

@@ -25,18 +25,14 @@ struct StoredTile {
   using V = simd::vec<Acc, Arch>;
   using Row = V[Vectors];
   static constexpr Index kLanes = simd::lanes<Acc, Arch>;
-#if !defined(NHA_DETAIL_NO_VECTORS)
   static constexpr bool kInPairs =
       simd::kPairsOfHalves && std::is_same_v<T, bfloat16> && !simd::Number<V> && Vectors % 2 == 0;
-#else
-  static constexpr bool kInPairs = false;
-#endif
 
   /// A row.
   NHA_INLINE static void load(const T* p, Row& row) noexcept {
     if constexpr (kInPairs)
       simd::unroll<Vectors / 2>([&](auto i) __attribute__((always_inline)) {
-        simd::load_pairs(p + 2 * i * kLanes, row[2 * i], row[2 * i + 1]);
+        simd::load_pairs<simd::dithers<Arch>>(p + 2 * i * kLanes, row[2 * i], row[2 * i + 1]);
       });
     else
       simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {

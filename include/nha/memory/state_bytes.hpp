@@ -308,8 +308,8 @@ void check_state_layer(std::span<const std::byte> section,
     check_state_field("slot_delay" + of_head, reader.number<std::int64_t>(),
                       std::int64_t{head.slot_delay});
   }
-  const auto slot_dtype =
-      reader.left() > 0 ? reader.number<std::uint32_t>() : state_dtype<accumulate_t<T>>();
+  const auto slot_dtype = reader.left() >= sizeof(std::uint32_t) ? reader.number<std::uint32_t>()
+                                                                 : state_dtype<accumulate_t<T>>();
   check_state_field("slot dtype", state_code_name(slot_dtype, kStateDtypes),
                     std::string(dtype_name<SlotScalar>()));
   check_format(reader.left() == 0, "layer section of the saved state is ", reader.left(),
