@@ -54,7 +54,7 @@ struct Problem {
     write = numbers(c.count * c.slots, [&] { return uniform(random); });
     const auto gaussian = [&] { return normal(random); };
     const Index rows = c.count * c.group;
-    for (int i = 0; i < 2; ++i) {
+    for (std::size_t i = 0; i < 2; ++i) {
       start[i] = numbers(rows * (c.slots + kSpare), gaussian);
       weights[i] = numbers(rows * (c.slots + kSpare), gaussian);
       pairs[i] = numbers(rows * kPairStride, gaussian);
