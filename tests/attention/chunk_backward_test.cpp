@@ -100,6 +100,26 @@ TYPED_TEST(ChunkBackwardOn, ALongWindowTakesItsStatisticsFromTheForwardPassOrCom
   expect_gradients_near(taken.gradients, taken.expected(), 1e-12);
 }
 
+TEST(ChunkBackward, SlotsThatAreStillEmptyAreReadOnlyForTheirOwnGradients) {
+  using nha::EmptySlots;
+  const CaseShape shape{.tokens = 50, .group = 2, .explicit_write = true};
+  for (const EmptySlots rule :
+       {EmptySlots::participate, EmptySlots::masked, EmptySlots::mass_corrected}) {
+    SCOPED_TRACE(static_cast<int>(rule));
+    ByHand<nha::simd::default_arch, double> back(shape, {.window = 20, .empty_slots = rule}, 8);
+    const Gradients<double> expected = back.expected();
+    back.wanted.slot_k = {};
+    back.wanted.slot_v = {};
+    back.wanted.mass = {};
+    back.run(3);
+    EXPECT_TRUE(std::isnan(back.gradients.slot_k(0, 0, 0, 0)));
+    back.gradients.slot_k = expected.slot_k;
+    back.gradients.slot_v = expected.slot_v;
+    back.gradients.mass = expected.mass;
+    expect_gradients_near(back.gradients, expected, 1e-12);
+  }
+}
+
 TEST(ChunkBackward, WritesKeysAndValuesRegionByRegion) {
   const CaseShape shape{.tokens = 48};
   ByHand<nha::simd::default_arch, float> back(shape, {.window = 20}, 8);
