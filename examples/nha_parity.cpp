@@ -3,6 +3,7 @@
 //
 // Any implementation that can write safetensors can be checked so, or check this one: see
 // nha/io/attention_case.hpp for what a case holds.
+#include <nha/attention/backward.hpp>
 #include <nha/attention/prefill.hpp>
 #include <nha/attention/reference_backward.hpp>
 #include <nha/attention/step.hpp>
@@ -39,7 +40,9 @@ one where ||b|| is 0; equal infinities count as equal).
   --dtype f32|f64|bf16|f16   type the inputs are converted to and computed in (f32)
   --device cpu|cuda          where (cpu)
   --backward                 compare gradients too, those of the loss that the case's cotangents
-                             make; takes all tokens at once
+                             make; takes all tokens at once. chunked and auto compute them by
+                             chunks, without the forward results and again with them; reference
+                             and recurrent by their definition
   --split K                  give each sequence in pieces of K tokens, through the state; recurrent
                              pieces of one token go through step()
   --tolerance X              largest relative error that passes; left out: 5e-6 for f32, 1e-12 for
@@ -115,11 +118,20 @@ class CaseRunner {
     return std::move(results_);
   }
 
-  /// Gradients by their definition, whichever algorithm run() takes.
-  nha::AttentionCaseGradients<nha::accumulate_t<T>> run_backward() const {
+  /// Whether gradients come by chunks, and so may use what run() has computed.
+  bool has_chunked_backward() const {
+    return options_.algorithm == nha::Algorithm::chunked ||
+           options_.algorithm == nha::Algorithm::automatic;
+  }
+  nha::AttentionCaseGradients<nha::accumulate_t<T>> run_backward(
+      const nha::AttentionSaved<T>& saved = {}) {
     auto gradients = case_.make_gradients();
-    nha::reference_backward(inputs_, state_before_, case_.cotangents.views(),
-                            gradients.template views<T>());
+    const auto cotangents = case_.cotangents.views();
+    const auto views = gradients.template views<T>();
+    if (has_chunked_backward())
+      nha::backward(inputs_, state_before_, saved, cotangents, views, workspace_);
+    else
+      nha::reference_backward(inputs_, state_before_, cotangents, views);
     return gradients;
   }
 
@@ -226,12 +238,18 @@ void run_case(const std::string& path, const Options& options, Totals& totals) {
   report("slot_k", results.slot_k, c.expected.slot_k);
   report("slot_v", results.slot_v, c.expected.slot_v);
   report("mass", results.mass, c.expected.mass);
-  if (backward)
+  const auto report_gradients = [&](const auto& given) {
     nha::for_each_gradient([&](const std::string& input, const auto& value,
                                const auto& expected) { report("grad." + input, value, expected); },
-                           gradients, c.expected_gradients);
-  else if (options.backward)
-    std::printf("  no cotangents (d_o): no gradients\n");
+                           given, c.expected_gradients);
+  };
+  if (backward) report_gradients(gradients);
+  if (backward && runner.has_chunked_backward()) {
+    std::printf("  given the forward results:\n");
+    report_gradients(runner.run_backward(
+        {.o = results.o, .lse = results.lse, .slot_share = results.slot_share}));
+  }
+  if (options.backward && !backward) std::printf("  no cotangents (d_o): no gradients\n");
   ++totals.cases;
   if (!options.out.empty())
     nha::save_attention_results(options.out, results, c.metadata, gradients);

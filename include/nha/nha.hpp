@@ -4,6 +4,7 @@
 // and thread adapters for Eigen and OpenMP (nha/parallel) have headers of their own.
 #pragma once
 
+#include <nha/attention/backward.hpp>
 #include <nha/attention/fused_softmax.hpp>
 #include <nha/attention/gradients.hpp>
 #include <nha/attention/prefill.hpp>

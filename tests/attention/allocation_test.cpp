@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-// step and prefill with a workspace allocate nothing: global operator new and a counting memory
-// resource watch.
+// step, prefill and backward with a workspace allocate nothing: global operator new and a counting
+// memory resource watch.
+#include <nha/attention/backward.hpp>
 #include <nha/attention/prefill.hpp>
 #include <nha/attention/step.hpp>
 
@@ -12,6 +13,7 @@
 #include <new>
 
 #include "support/random_case.hpp"
+#include "support/random_gradients.hpp"
 
 namespace {
 std::atomic<long> allocations{0};
@@ -106,6 +108,48 @@ TEST(Allocation, StepAndPrefillWithAWorkspaceMakeNone) {
   expect_no_allocation<double>({.window = 0}, shape);
   expect_no_allocation<nha::bfloat16>({.window = 200}, shape);
   expect_no_allocation<float>({.window = 9, .empty_slots = nha::EmptySlots::mass_corrected}, shape);
+}
+
+template <class T>
+void expect_no_allocation_backward(const nha::AttentionOptions& options, const CaseShape& shape,
+                                   const nha::BackwardOptions& backward_options = {}) {
+  const RandomCase<T> c(shape);
+  CountingResource memory;
+  AttentionState<T> state(c.attention_shape(), options, 4, &memory);
+  const auto cotangents = random_cotangents<T>(shape);
+  auto gradients = unwritten_gradients(c);
+  const Index query_heads = shape.kv_heads * shape.group;
+  nha::Workspace workspace(&memory);
+  workspace.reserve(
+      nha::backward_workspace_bytes(state, query_heads, shape.tokens, backward_options));
+  const auto run = [&] {
+    nha::backward(c.inputs(), state, {}, cotangents.views(), gradients.template views<T>(),
+                  workspace, backward_options);
+  };
+  const long made = memory.count;
+  const long before = allocations;
+  run();
+  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(memory.count, made);
+  // Nor when the state has seen tokens: here the pass over them may allocate, not the backward.
+  CaseOutputs<T> out(c.shape);
+  prefill_range(c, state, out, 0, shape.tokens, 7);
+  const long after = allocations;
+  run();
+  EXPECT_EQ(allocations, after);
+  EXPECT_EQ(memory.count, made);
+}
+
+TEST(Allocation, BackwardWithAWorkspaceMakesNone) {
+  const CaseShape shape{.batch = 2, .tokens = 80, .kv_heads = 2, .group = 3, .key_dim = 20};
+  expect_no_allocation_backward<float>({.window = 20}, shape);
+  expect_no_allocation_backward<float>({.window = 20}, shape, {.chunk = 5});
+  expect_no_allocation_backward<double>({.window = 0}, shape);
+  expect_no_allocation_backward<nha::bfloat16>({.window = 200}, shape);
+  expect_no_allocation_backward<float>(
+      {.window = 9, .empty_slots = nha::EmptySlots::mass_corrected}, shape);
+  // The window passes from short to long between the first call and the second.
+  expect_no_allocation_backward<float>({.window = 1100}, {.tokens = 400, .group = 2, .slots = 4});
 }
 
 TEST(Allocation, WhatIsReservedBeforehandDoesWhileTheWindowFills) {

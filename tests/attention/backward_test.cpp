@@ -4,6 +4,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <random>
+
 #include "support/architectures.hpp"
 #include "support/expect_error.hpp"
 #include "support/random_gradients.hpp"
@@ -91,6 +94,38 @@ TEST(Backward, IsTheDefinitionForGatesOfAnySpeed) {
     check_gradients_in_both({.tokens = 70, .gates = gates}, {.window = 13});
     check_gradients_in_both({.tokens = 70, .gates = gates, .explicit_write = true}, {.window = 13});
   }
+}
+
+TEST(Backward, KeepsTheDigitsOfGatesThatAreAllFast) {
+  // With retentions of e^-40 to e^-20 these gradients are about 1e-9 and what surrounds them about
+  // 1: a difference of sums of that size would leave no digit of them.
+  for (const bool explicit_write : {false, true})
+    for (const Index window : {0, 13}) {
+      SCOPED_TRACE(window);
+      RandomCase<float> c({.tokens = 70, .group = 2, .explicit_write = explicit_write});
+      std::mt19937 random(5);
+      std::uniform_real_distribution<float> uniform(-40, -20);
+      for (float& gate : c.log_gate.values()) gate = uniform(random);
+      const AttentionState<float> state(c.attention_shape(), {.window = window});
+      const auto cotangents = random_cotangents<float>(c.shape);
+      const auto expected = reference_gradients(c, state, cotangents);
+      const auto& gate_gradient = expected.log_gate.values();
+      const float largest = *std::max_element(gate_gradient.begin(), gate_gradient.end());
+      EXPECT_GT(largest, 0.0f);
+      EXPECT_LT(largest, 1e-6f);
+      for (const Index chunk : {0, 1, 7, 64}) {
+        SCOPED_TRACE(chunk);
+        const auto gradients = chunked_gradients(c, state, cotangents, {.chunk = chunk});
+        expect_gradients_near(gradients, expected, 5e-6);
+        // Token by token as well, for their sizes differ by e^20; of one token alone the sums over
+        // the dimensions may cancel some more.
+        for (Index t = 0; t < 70; ++t)
+          EXPECT_LE(relative_error(&gradients.log_gate(0, t, 0, 0), &expected.log_gate(0, t, 0, 0),
+                                   c.shape.slots),
+                    2e-5)
+              << "token " << t;
+      }
+    }
 }
 
 TEST(Backward, IsTheDefinitionAfterEarlierTokens) {

@@ -27,8 +27,8 @@ class Dither : public testing::Test {
     return number;
   }
 };
-using HalfTypes = ::testing::Types<bfloat16, float16>;
-TYPED_TEST_SUITE(Dither, HalfTypes);
+using DitheredTypes = ::testing::Types<bfloat16, float16>;
+TYPED_TEST_SUITE(Dither, DitheredTypes);
 
 TYPED_TEST(Dither, KeepsWhatCanBeStored) {
   for (unsigned bits = 0; bits < 65536; ++bits) {

@@ -63,6 +63,29 @@ TEST(Pack, ManyKeysAreWhatTheyAreOneByOne) {
       }
 }
 
+template <class T>
+void check_transpose(Index rows, Index columns) {
+  const Index in_stride = columns + 3, out_stride = nha::padded(rows) + 16;
+  std::vector<T> in(static_cast<std::size_t>(rows * in_stride));
+  for (std::size_t i = 0; i < in.size(); ++i) in[i] = static_cast<T>(i + 1);
+  std::vector<T> out(static_cast<std::size_t>((columns + 1) * out_stride), T{-1});
+  std::vector<T> expected = out;
+  for (Index j = 0; j < columns; ++j)
+    for (Index i = 0; i < nha::padded(rows); ++i)
+      expected[static_cast<std::size_t>(j * out_stride + i)] =
+          i < rows ? in[static_cast<std::size_t>(i * in_stride + j)] : T{0};
+  nha::transpose(in.data(), rows, columns, in_stride, out.data(), out_stride);
+  EXPECT_EQ(out, expected) << rows << " x " << columns;
+}
+
+TEST(Pack, TransposeTurnsRowsAndPadsThemWithZeros) {
+  for (const Index rows : {0, 1, 3, 4, 15, 16, 22})
+    for (const Index columns : {0, 1, 4, 6, 33}) {
+      check_transpose<float>(rows, columns);
+      check_transpose<double>(rows, columns);
+    }
+}
+
 template <class Arch>
 class PackGates : public ::testing::Test {};
 TYPED_TEST_SUITE(PackGates, nha_test::Architectures);

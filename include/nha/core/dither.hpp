@@ -39,9 +39,9 @@ NHA_INLINE constexpr std::uint32_t dither(std::int64_t position, Index row, Inde
 NHA_INLINE constexpr bfloat16 round_dithered(float value, std::uint32_t dither,
                                              bfloat16 /*type*/) noexcept {
   const auto word = std::bit_cast<std::uint32_t>(value);
+  const std::uint32_t moved = value != value ? word | 0x400000u : word + (dither >> 16);
   bfloat16 rounded;
-  rounded.bits = value != value ? static_cast<std::uint16_t>((word >> 16) | 0x40u)
-                                : static_cast<std::uint16_t>((word + (dither >> 16)) >> 16);
+  rounded.bits = static_cast<std::uint16_t>(moved >> 16);
   return rounded;
 }
 /// The same. Finite numbers beyond the largest of float16 become that one, an infinity may become

@@ -36,6 +36,7 @@ namespace detail {
 /// Rounds and stores numbers one by one.
 template <class T, class V, class U>
 NHA_INLINE V narrow_each(T* p, const V& x, const U& dither) noexcept {
+  if constexpr (Number<V>) return widen(*p = round_dithered(x, dither, T()));
   constexpr std::size_t kLanes = sizeof(V) / sizeof(float);
   float wide[kLanes];
   std::uint32_t each[kLanes];

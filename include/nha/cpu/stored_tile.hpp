@@ -92,7 +92,9 @@ class TileWriter {
           simd::store(p + v * Tile::kLanes, row[v]);
       });
     if constexpr (kRounds)
-      for (auto& dithers : dithers_) dithers = dithers + simd::dithers<Arch>(kDitherRow);
+      simd::unroll<kDithers>([&](auto i) __attribute__((always_inline)) {
+        dithers_[i] = dithers_[i] + simd::dithers<Arch>(kDitherRow);
+      });
   }
 
  private:
