@@ -33,10 +33,17 @@ NHA_INLINE dithers<Arch> dithers_from(std::uint32_t row_start, Index column) noe
 
 namespace detail {
 
+/// Rounds and stores one number. Not inlined: without vectors, GCC 12 at -O3 makes vectors of the
+/// loop around it by itself and then rounds some numbers by the dither of others.
+template <class T>
+NHA_NOINLINE float narrow_one(T* p, float x, std::uint32_t dither) noexcept {
+  return widen(*p = round_dithered(x, dither, T()));
+}
+
 /// Rounds and stores numbers one by one.
 template <class T, class V, class U>
 NHA_INLINE V narrow_each(T* p, const V& x, const U& dither) noexcept {
-  if constexpr (Number<V>) return widen(*p = round_dithered(x, dither, T()));
+  if constexpr (Number<V>) return narrow_one(p, x, dither);
   constexpr std::size_t kLanes = sizeof(V) / sizeof(float);
   float wide[kLanes];
   std::uint32_t each[kLanes];
@@ -83,6 +90,7 @@ NHA_INLINE void store_upper_halves(bfloat16* p, const U& words) noexcept {
 
 template <class V, class U>
 NHA_INLINE V narrow_vector(bfloat16* p, const V& x, const U& dither) noexcept {
+  if constexpr (Number<V>) return narrow_one(p, x, dither);
   const U rounded = bits_of<std::uint32_t>(x) + (dither >> 16);
   store_upper_halves(p, rounded);
   return bits_of<float>(U(rounded & U(0xffff0000u)));
