@@ -14,7 +14,7 @@ using namespace nha_test;  // NOLINT
 using nha::detail::backward_plan;
 using nha::detail::BackwardPlan;
 
-constexpr nha::AttentionShape kShape{.key_dim = 20, .value_dim = 20, .slots = 20};
+constexpr nha::AttentionShape kBackwardShape{.key_dim = 20, .value_dim = 20, .slots = 20};
 
 std::size_t scratch_bytes(const BackwardPlan& plan) {
   nha::SectionCursor cursor(nullptr);
@@ -27,7 +27,8 @@ TEST(BackwardPlan, TheBandHoldsARegionAndTheWindowBeforeIt) {
     for (const Index tokens : {1, 3, 16, 17, 100, 4000})
       for (const std::int64_t past : {0, 10, 600, 100000})
         for (const Index chunk : {0, 1, 7, 64}) {
-          const BackwardPlan plan = backward_plan(kShape, {window, window}, 2, tokens, past, chunk);
+          const BackwardPlan plan =
+              backward_plan(kBackwardShape, {window, window}, 2, tokens, past, chunk);
           const auto reach = std::min<std::int64_t>(window, past + tokens);
           EXPECT_GE(plan.region, plan.chunks.chunk);
           EXPECT_EQ(plan.region % plan.chunks.chunk, 0);
@@ -52,7 +53,8 @@ TEST(BackwardPlan, HasRoomForEveryChunkOfACall) {
           const BackwardPlan plan = backward_plan(
               state.shape(), nha::head_options(state.options(), 0), 1, tokens, past, chunk);
           const auto inputs = c.inputs().tokens(past, tokens);
-          const nha::detail::ChunkCall call(inputs, state, plan.chunks, 0, 0);
+          nha::SectionCursor nothing(nullptr);
+          const nha::detail::ChunkCall call(inputs, state, plan.chunks, 0, 0, nothing);
           Index chunks = 0;
           for (std::int64_t at = call.start; at < call.end; at = call.chunk_at(at).end()) ++chunks;
           EXPECT_LE(chunks, plan.most_chunks)
@@ -63,7 +65,7 @@ TEST(BackwardPlan, HasRoomForEveryChunkOfACall) {
 
 TEST(BackwardPlan, ScratchDoesNotGrowWithTheTokensOrThePast) {
   const auto bytes = [](Index tokens, std::int64_t past) {
-    return scratch_bytes(backward_plan(kShape, {64, 64}, 1, tokens, past, 0));
+    return scratch_bytes(backward_plan(kBackwardShape, {64, 64}, 1, tokens, past, 0));
   };
   EXPECT_EQ(bytes(4000, 0), bytes(1000000, 0));
   EXPECT_EQ(bytes(4000, 0), bytes(4000, 1000000));
@@ -71,7 +73,7 @@ TEST(BackwardPlan, ScratchDoesNotGrowWithTheTokensOrThePast) {
 }
 
 TEST(BackwardPlan, WithoutAWindowTheBandHasNoKeys) {
-  const BackwardPlan alone = backward_plan(kShape, {0, 0}, 1, 100, 0, 0);
+  const BackwardPlan alone = backward_plan(kBackwardShape, {0, 0}, 1, 100, 0, 0);
   BackwardPlan with_window = alone;
   with_window.chunks.window = 1;
   EXPECT_LT(scratch_bytes(alone), scratch_bytes(with_window));

@@ -38,7 +38,7 @@ struct ByHand {
   /// stored.
   template <class Stop>
   void run(std::size_t region, const nha::AttentionSaved<T>& saved, Stop&& stop) {
-    nha::detail::ChunkBackward<Arch, T, nha::Dynamic, nha::Dynamic, nha::Dynamic> back(
+    nha::detail::ChunkBackward<Arch, typename BackwardCall<T>::Call> back(
         b.call, b.plan, saved, cotangents, wanted, b.scratch);
     for (std::size_t last = chunks.size(); last > 0;) {
       const std::size_t first = last > region ? last - region : 0;

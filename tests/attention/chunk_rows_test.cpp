@@ -9,7 +9,7 @@ namespace {
 
 using namespace nha_test;  // NOLINT
 using nha::detail::Chunk;
-using Rows = nha::detail::ChunkRows<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
+using Rows = nha::detail::ChunkRows<BackwardCall<float>::Call>;
 
 // The second of two packed sequences, which begins at row 3 of the tensors, in the second of two
 // key/value heads with three query heads each; the chunk is its tokens 4 and 5.

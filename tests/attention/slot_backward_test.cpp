@@ -19,20 +19,20 @@ namespace {
 using namespace nha_test;  // NOLINT
 using nha::EmptySlots;
 using nha::detail::Chunk;
-using Numbers = std::vector<double>;
+using Doubles = std::vector<double>;
 
-Numbers random_numbers(Index count, std::uint32_t seed) {
+Doubles random_numbers(Index count, std::uint32_t seed) {
   std::mt19937 random(seed);
   std::normal_distribution<double> normal;
-  Numbers numbers(static_cast<std::size_t>(count));
+  Doubles numbers(static_cast<std::size_t>(count));
   for (double& x : numbers) x = normal(random);
   return numbers;
 }
 
 /// One chunk of tokens, all of a call, after earlier ones whose slots it begins with. One sequence
 /// and key/value head.
-struct Problem {
-  Problem(const CaseShape& shape, const nha::AttentionOptions& options, Index earlier)
+struct SlotProblem {
+  SlotProblem(const CaseShape& shape, const nha::AttentionOptions& options, Index earlier)
       : past(earlier),
         tokens(shape.tokens - earlier),
         b(shape, options, earlier, tokens),
@@ -63,7 +63,7 @@ struct Problem {
   /// What the rows read of the slots: their logits, and d_output times their values. Returns the
   /// sum of logits times d_logits, readings of values times weights, and slots at the end times
   /// their cotangents.
-  double forward(Numbers* logits = nullptr, Numbers* values = nullptr) const {
+  double forward(Doubles* logits = nullptr, Doubles* values = nullptr) const {
     const CaseShape& s = b.c.shape;
     const nha::AttentionOptions& options = b.state.options();
     auto k = slot_k, v = slot_v;
@@ -108,14 +108,13 @@ struct Problem {
   /// Runs SlotBackward: sees what each row reads in `logits` and `values`, and takes back `weights`
   /// and `d_logits`.
   template <class Arch>
-  void backward(Numbers& logits, Numbers& values) {
+  void backward(Doubles& logits, Doubles& values) {
     const auto& s = b.scratch;
     const CaseShape& shape = b.c.shape;
     const auto given = cotangents.views();
     const auto wanted = gradients.views<double>();
     const Chunk chunk{past, tokens};
-    const nha::detail::ChunkRows<double, nha::Dynamic, nha::Dynamic, nha::Dynamic> queries{b.call,
-                                                                                           chunk};
+    const nha::detail::ChunkRows<BackwardCall<double>::Call> queries{b.call, chunk};
     nha::detail::BackwardBand<double> band(b.plan, s.band, b.call.end);
     band.load(b.call, past, b.call.end);
     for (Index row = 0; row < rows(); ++row) {
@@ -124,8 +123,8 @@ struct Problem {
       nha::pack_row(queries.query(given.o, row), shape.value_dim,
                     s.d_output + row * b.plan.chunks.value_dim);
     }
-    nha::detail::SlotBackward<Arch, double, nha::Dynamic, nha::Dynamic, nha::Dynamic> slots(
-        b.call, b.plan, given, wanted, s);
+    nha::detail::SlotBackward<Arch, BackwardCall<double>::Call> slots(b.call, b.plan, given, wanted,
+                                                                      s);
     slots.products(chunk, b.call.memory.slots);
     for (Index row = 0; row < rows(); ++row) {
       double* scores = s.scores + row * b.plan.chunks.row_stride();
@@ -150,8 +149,8 @@ struct Problem {
   /// they move along a random direction.
   void check(const char* name, double* numbers, const double* gradient, Index count) const {
     constexpr double kStep = 1e-5;
-    const Numbers direction = random_numbers(count, 13);
-    const Numbers before(numbers, numbers + count);
+    const Doubles direction = random_numbers(count, 13);
+    const Doubles before(numbers, numbers + count);
     double expected = 0, derivative = 0, size = 0;
     for (const double sign : {1.0, -1.0}) {
       for (std::size_t i = 0; i < before.size(); ++i)
@@ -192,15 +191,15 @@ struct Problem {
   nha::Tensor<double, 1> mass;
   Cotangents<double> cotangents;
   Gradients<double> gradients;
-  Numbers weights, d_logits;  // [rows, slots]
+  Doubles weights, d_logits;  // [rows, slots]
 };
 
 template <class Arch>
 class SlotBackwardOn : public testing::Test {
  protected:
   static void check(const CaseShape& shape, const nha::AttentionOptions& options, Index past) {
-    Problem problem(shape, options, past);
-    Numbers logits, values, expected_logits, expected_values;
+    SlotProblem problem(shape, options, past);
+    Doubles logits, values, expected_logits, expected_values;
     problem.forward(&expected_logits, &expected_values);
     problem.template backward<Arch>(logits, values);
     const auto size = static_cast<Index>(logits.size());

@@ -20,12 +20,12 @@ using nha::Index;
 
 enum class Speed { any, fast, forgets_all };
 
-struct DecayCase {
+struct DecayBackwardCase {
   Index count, group, slots, first;
   Speed speed = Speed::any;
 };
 
-std::vector<DecayCase> decay_cases(Speed speed) {
+std::vector<DecayBackwardCase> decay_cases(Speed speed) {
   return {{16, 1, 64, 0, speed}, {16, 3, 80, 5, speed},  {1, 1, 16, 0, speed},
           {7, 8, 16, 2, speed},  {33, 2, 32, 33, speed}, {nha::kMostDecayTokens, 1, 16, 0, speed}};
 }
@@ -37,7 +37,7 @@ struct Problem {
   static constexpr Index kSpare = 16;  // rows of slots are longer than what is read
   static constexpr T kUnwritten = T{9};
 
-  explicit Problem(const DecayCase& given) : c(given) {
+  explicit Problem(const DecayBackwardCase& given) : c(given) {
     std::mt19937 random(7);
     std::uniform_real_distribution<double> uniform;
     std::normal_distribution<double> normal;
@@ -125,7 +125,7 @@ struct Problem {
     }
   }
 
-  DecayCase c;
+  DecayBackwardCase c;
   std::vector<T> retention, write, end_start, end_pairs, d_retention, d_write;
   std::array<std::vector<T>, 2> start, weights, pairs;
 };
@@ -135,7 +135,7 @@ class DecayBackward : public ::testing::Test {
  protected:
   template <class T>
   static void check(Speed speed, double tolerance) {
-    for (const DecayCase& c : decay_cases(speed)) {
+    for (const DecayBackwardCase& c : decay_cases(speed)) {
       SCOPED_TRACE("tokens " + std::to_string(c.count) + ", group " + std::to_string(c.group));
       Problem<T> problem(c);
       problem.template run<Arch>();

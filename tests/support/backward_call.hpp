@@ -23,7 +23,7 @@ struct BackwardCall {
         inputs(inputs_after(past)),
         plan(nha::detail::backward_plan(state.shape(), nha::head_options(options, head),
                                         shape.group, c.shape.tokens - past, past, chunk)),
-        call(inputs, state, plan.chunks, sequence, head),
+        call(inputs, state, plan.chunks, sequence, head, nothing),
         scratch(take_scratch()) {}
   BackwardCall(const BackwardCall&) = delete;
 
@@ -31,6 +31,7 @@ struct BackwardCall {
   nha::AttentionState<T> state;
   nha::AttentionInputs<T> inputs;
   nha::detail::BackwardPlan plan;
+  nha::SectionCursor nothing{nullptr};  // float slots need no wide copy
   Call call;
   nha::Workspace workspace;
   nha::detail::BackwardScratch<Acc> scratch;
