@@ -165,7 +165,7 @@ inline void check_backward_options(const BackwardOptions& options) {
 
 /// Bytes of workspace that backward() needs for at most `tokens` tokens of a sequence, whatever the
 /// state has seen. For each worker a copy of the slots of a head, about M (Dk + Dv + 1) numbers,
-/// for every 16 chunks of tokens (chunks are of 8 to 32) and 16 more, 3 numbers for each chunk, and
+/// for every 16 chunks of tokens (chunks are of 8 to 32) and 16 more, 16 bytes for each chunk, and
 /// scratch that does not grow with the tokens beyond a few windows.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
@@ -199,9 +199,8 @@ std::size_t backward_workspace_bytes(
 /// then chunk by chunk, going back. Once the workspace is large enough nothing allocates, and
 /// nothing throws after the arguments have been checked. Key/value heads and sequences are
 /// independent tasks of the executor; the result does not depend on it.
-/// @throws ArgumentError as validate_backward() says, or if `saved` does not fit or options.chunk
-/// is
-///   out of range; nothing has then been touched.
+/// @throws ArgumentError as validate_backward() says, if `saved` does not fit, or if options.chunk
+///   is out of range; nothing has then been touched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
           class SlotScalar, Executor E = const Serial>
 void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
