@@ -12,11 +12,12 @@ import argparse
 import plot
 
 # Counters worth a column, where a group has them, and how they are written.
-COLUMNS = {"ns/token": "{:.0f}", "ns": "{:.1f}", "of_peak": "{:.0%}", "GFLOP/s": "{:.1f}",
-           "GB/s": "{:.1f}", "of_bandwidth": "{:.2f}", "of_traffic": "{:.2f}",
-           "float/this": "{:.2f}", "backward/forward": "{:.2f}", "speedup": "{:.2f}",
-           "peak_speedup": "{:.2f}", "ours/reference": "{:.2f}", "ours/xsimd": "{:.2f}",
-           "odd/even": "{:.2f}", "state_bytes": "{:,.0f}", "workspace_bytes": "{:,.0f}"}
+COLUMNS = {"ns/token": "{:.0f}", "of_peak": "{:.0%}", "GFLOP/s": "{:.1f}", "GB/s": "{:.1f}",
+           "read_GB/s": "{:.1f}", "half_written_GB/s": "{:.1f}", "all_written_GB/s": "{:.1f}",
+           "of_bandwidth": "{:.2f}", "of_traffic": "{:.2f}", "ours/float32": "{:.2f}",
+           "backward/forward": "{:.2f}", "speedup": "{:.2f}", "peak_speedup": "{:.2f}",
+           "ours/reference": "{:.2f}", "ours/xsimd": "{:.2f}", "odd/even": "{:.2f}",
+           "state_bytes": "{:,.0f}", "workspace_bytes": "{:,.0f}"}
 
 
 def print_table(header, rows):
@@ -44,6 +45,10 @@ def heading(benchmarks, sizes):
     return f" ({', '.join(same)})" if same else ""
 
 
+def written(column, value):
+    return f"{value:.2f}" if column == "ns/token" and value < 10 else COLUMNS[column].format(value)
+
+
 def print_group(group, benchmarks):
     ours = sorted((b for b in benchmarks if b.peer == "nha"), key=order)
     if ours:
@@ -52,7 +57,7 @@ def print_group(group, benchmarks):
         print(f"### {group}{heading(ours, sizes)}\n")
         print_table(sizes + columns,
                     [[b.sizes.get(n, "") for n in sizes] +
-                     [COLUMNS[c].format(b.counters[c]) if c in b.counters else "" for c in columns]
+                     [written(c, b.counters[c]) if c in b.counters else "" for c in columns]
                      for b in ours])
     theirs = [b for b in benchmarks if b.peer != "nha" and "peer/ours" in b.counters]
     if theirs:
