@@ -1,0 +1,88 @@
+// SPDX-License-Identifier: MIT
+// The weights of a model as one flat list: what optimisers, norms and checkpoints of a training run
+// walk over.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/describe.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/tensor.hpp>
+#include <nha/layer/model_options.hpp>
+#include <nha/layer/weights.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <span>
+#include <string>
+#include <vector>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// One weight tensor, its gradient, or a moment of either: the name it has in a checkpoint, its
+/// extents, and its numbers, row-major. It owns no numbers: the span is valid as long as the tensor
+/// it was made from. T is const where they may only be read.
+template <class T>
+struct Parameter {
+  std::string name;
+  std::vector<Index> shape;
+  std::span<T> values;
+};
+
+namespace detail {
+
+/// The list for T or const T; Weights is const in the second case.
+template <class T, class Weights>
+std::vector<Parameter<T>> list_parameters(const ModelOptions& options, Weights& weights) {
+  check_argument(weights.layers.size() == static_cast<std::size_t>(options.layers),
+                 "the weights are of ", weights.layers.size(), " layers; expected ",
+                 options.layers);
+  visit_weights(options, weights, CheckWeights());
+  std::vector<Parameter<T>> list;
+  visit_weights(options, weights, [&](const std::string& name, auto& tensor, const auto& extents) {
+    list.push_back({name, std::vector<Index>(extents.begin(), extents.end()), tensor.values()});
+  });
+  return list;
+}
+
+}  // namespace detail
+
+/// The weights of a model with these options, in the order of visit_weights(); a tied head is not
+/// there twice. The numbers are those of `weights` themselves.
+/// @throws ArgumentError if the weights are of another number of layers or one has another shape
+///   than the options ask for.
+template <std::floating_point T>
+std::vector<Parameter<T>> parameters(const ModelOptions& options,
+                                     LanguageModelWeights<T>& weights) {
+  return detail::list_parameters<T>(options, weights);
+}
+/// The same of weights that are only read.
+template <std::floating_point T>
+std::vector<Parameter<const T>> parameters(const ModelOptions& options,
+                                           const LanguageModelWeights<T>& weights) {
+  return detail::list_parameters<const T>(options, weights);
+}
+
+namespace detail {
+
+/// That two lists are of the same tensors, name by name and shape by shape.
+/// @param what what `list` is, for the message.
+/// @throws ArgumentError naming the first tensor that differs.
+template <class T, class U>
+void check_same_parameters(const char* what, std::span<const Parameter<T>> list,
+                           std::span<const Parameter<U>> expected) {
+  check_argument(list.size() == expected.size(), what, " has ", list.size(), " tensors; expected ",
+                 expected.size());
+  for (std::size_t n = 0; n < list.size(); ++n) {
+    check_argument(list[n].name == expected[n].name, "tensor ", n, " of ", what, " is ",
+                   printable(list[n].name), "; expected ", printable(expected[n].name));
+    check_argument(
+        list[n].shape == expected[n].shape && list[n].values.size() == expected[n].values.size(),
+        list[n].name, " of ", what, " is ", shape_text(list[n].shape), "; expected ",
+        shape_text(expected[n].shape));
+  }
+}
+
+}  // namespace detail
+
+NHA_ISA_NAMESPACE_END

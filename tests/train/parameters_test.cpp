@@ -1,0 +1,121 @@
+// SPDX-License-Identifier: MIT
+#include <nha/train/parameters.hpp>
+
+#include "support/expect_error.hpp"
+
+#include <gtest/gtest.h>
+
+#include <span>
+#include <string>
+#include <type_traits>
+#include <vector>
+
+namespace {
+
+nha::ModelOptions parameters_options() {
+  nha::ModelOptions options;
+  options.vocabulary = 11;
+  options.layers = 2;
+  options.intermediate = 6;
+  options.shape = {
+      .hidden = 4, .query_heads = 2, .kv_heads = 1, .key_dim = 2, .value_dim = 2, .slots = 3};
+  options.layer = nha::nha_v1(4);
+  options.layer.convolution_taps = 3;
+  options.layer.convolution_bias = true;
+  return options;
+}
+
+/// Weights of the right shapes.
+nha::LanguageModelWeights<float> parameters_weights(const nha::ModelOptions& options) {
+  nha::LanguageModelWeights<float> weights;
+  weights.layers.resize(static_cast<std::size_t>(options.layers));
+  nha::visit_weights(options, weights, [](const std::string&, auto& tensor, const auto& extents) {
+    tensor = std::remove_reference_t<decltype(tensor)>(extents);
+  });
+  return weights;
+}
+
+}  // namespace
+
+TEST(Parameters, AreThoseOfTheCheckpointInItsOrder) {
+  const nha::ModelOptions options = parameters_options();
+  auto weights = parameters_weights(options);
+  const auto list = nha::parameters(options, weights);
+  std::vector<std::string> expected;
+  nha::visit_weights(options, weights, [&](const std::string& name, const auto&, const auto&) {
+    expected.push_back(name);
+  });
+  ASSERT_EQ(list.size(), expected.size());
+  for (std::size_t n = 0; n < list.size(); ++n) EXPECT_EQ(list[n].name, expected[n]);
+  EXPECT_EQ(list.front().name, "model.embeddings.weight");
+  EXPECT_EQ(list.front().shape, (std::vector<nha::Index>{11, 4}));
+  EXPECT_EQ(list.back().name, "lm_head.weight");
+  for (const auto& parameter : list) {
+    nha::Index size = 1;
+    for (nha::Index extent : parameter.shape) size *= extent;
+    EXPECT_EQ(parameter.values.size(), static_cast<std::size_t>(size)) << parameter.name;
+    if (parameter.name.ends_with("conv1d.weight")) {
+      EXPECT_EQ(parameter.shape.size(), 3u);
+    }
+  }
+}
+
+TEST(Parameters, WritesReachTheWeights) {
+  const nha::ModelOptions options = parameters_options();
+  auto weights = parameters_weights(options);
+  const auto list = nha::parameters(options, weights);
+  float next = 1;
+  for (const auto& parameter : list)
+    for (float& value : parameter.values) value = next++;
+  EXPECT_EQ(weights.embeddings(0, 0), 1.0f);
+  EXPECT_EQ(weights.embeddings(1, 0), 5.0f);
+  EXPECT_EQ(weights.head(10, 3), next - 1);
+}
+
+TEST(Parameters, OfConstWeightsAreConstAndTheSameMemory) {
+  const nha::ModelOptions options = parameters_options();
+  const auto weights = parameters_weights(options);
+  const auto list = nha::parameters(options, weights);
+  static_assert(std::is_same_v<decltype(list[0].values), std::span<const float>>);
+  EXPECT_EQ(list.front().values.data(), weights.embeddings.data());
+}
+
+TEST(Parameters, TiedHeadIsNotThereTwice) {
+  nha::ModelOptions options = parameters_options();
+  options.tied_head = true;
+  auto weights = parameters_weights(options);
+  EXPECT_EQ(nha::parameters(options, weights).back().name, "model.norm.weight");
+}
+
+TEST(Parameters, RefusesAnotherNumberOfLayersOrAnotherShape) {
+  nha::ModelOptions options = parameters_options();
+  auto weights = parameters_weights(options);
+  options.layers = 3;
+  NHA_EXPECT_ERROR((void)nha::parameters(options, weights), nha::ArgumentError,
+                   "the weights are of 2 layers; expected 3");
+  options.layers = 2;
+  weights.layers[1].mlp_norm = nha::Tensor<float, 1>({5});
+  NHA_EXPECT_ERROR((void)nha::parameters(options, weights), nha::ArgumentError,
+                   "weight model.layers.1.mlp_norm.weight is [5]; expected [4]");
+}
+
+TEST(Parameters, ComparesListsByNameAndShape) {
+  const nha::ModelOptions options = parameters_options();
+  auto weights = parameters_weights(options);
+  const auto list = nha::parameters(options, weights);
+  using List = std::span<const nha::Parameter<float>>;
+  nha::detail::check_same_parameters("gradients", List(list), List(list));
+  auto other = list;
+  other[1].name = "x";
+  NHA_EXPECT_ERROR(nha::detail::check_same_parameters("gradients", List(other), List(list)),
+                   nha::ArgumentError,
+                   "tensor 1 of gradients is x; expected model.layers.0.attn_norm.weight");
+  other = list;
+  other[0].shape = {4, 11};
+  NHA_EXPECT_ERROR(nha::detail::check_same_parameters("gradients", List(other), List(list)),
+                   nha::ArgumentError,
+                   "model.embeddings.weight of gradients is [4, 11]; expected [11, 4]");
+  other.pop_back();
+  NHA_EXPECT_ERROR(nha::detail::check_same_parameters("gradients", List(other), List(list)),
+                   nha::ArgumentError, "tensors; expected");
+}
