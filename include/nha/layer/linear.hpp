@@ -103,11 +103,9 @@ void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
   const Index in = weight.extent(1);
   check_argument(x.extent(1) == in, "x of linear has rows of ", x.extent(1),
                  "; the weight expects ", in);
-  check_argument(y.extent(0) == rows && y.extent(1) == out, "y of linear is [", y.extent(0), ", ",
-                 y.extent(1), "]; expected [", rows, ", ", out, "]");
   detail::check_rows("x of linear", x);
   detail::check_rows("weight of linear", weight);
-  detail::check_rows("y of linear", y);
+  detail::check_matrix("y of linear", y, rows, out);
   if (rows == 0 || out == 0) return;
 
   const bool few = rows < detail::kFewRows;

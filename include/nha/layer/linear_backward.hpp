@@ -24,19 +24,6 @@ NHA_NAMESPACE_END
 
 NHA_ISA_NAMESPACE_BEGIN
 
-namespace detail {
-
-/// @throws ArgumentError naming the view unless it is a matrix of that shape with rows in order.
-template <class T>
-void check_backward_matrix(const char* name, const TensorView<T, Dynamic, Dynamic>& view,
-                           Index rows, Index columns) {
-  check_argument(view.extent(0) == rows && view.extent(1) == columns, name, " is [", view.extent(0),
-                 ", ", view.extent(1), "]; expected [", rows, ", ", columns, "]");
-  check_rows(name, view);
-}
-
-}  // namespace detail
-
 /// The gradients of linear(): from dy [rows, out] to dx = dy W [rows, in], written or added, and to
 /// dweight += dy^T x [out, in], each left out where its view is empty. x [rows, in] is looked at
 /// for dweight alone, weight [out, in] for dx alone. Rows must be contiguous; dx and dweight must
@@ -59,12 +46,12 @@ void linear_backward(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>>
   const Index out = dy.extent(1);
   detail::check_rows("dy of linear_backward", dy);
   if (!dx.empty()) {
-    detail::check_backward_matrix("dx of linear_backward", dx, rows, dx.extent(1));
-    detail::check_backward_matrix("weight of linear_backward", weight, out, dx.extent(1));
+    detail::check_matrix("dx of linear_backward", dx, rows, dx.extent(1));
+    detail::check_matrix("weight of linear_backward", weight, out, dx.extent(1));
   }
   if (!dweight.empty()) {
-    detail::check_backward_matrix("dweight of linear_backward", dweight, out, dweight.extent(1));
-    detail::check_backward_matrix("x of linear_backward", x, rows, dweight.extent(1));
+    detail::check_matrix("dweight of linear_backward", dweight, out, dweight.extent(1));
+    detail::check_matrix("x of linear_backward", x, rows, dweight.extent(1));
   }
 
   constexpr detail::BlockSize kBlock{128, 512};
