@@ -38,4 +38,19 @@ TEST(CheckRows, OthersAreRefusedByName) {
                      "between its rows; expected their length, 4, or more");
 }
 
+TEST(CheckRows, MatricesAndVectorsOfAnotherShapeAreRefusedByName) {
+  using nha::detail::check_matrix, nha::detail::check_vector;
+  using Vector = nha::TensorView<const float, nha::Dynamic>;
+  check_matrix("x of a test", ConstRows(kData, {3, 4}, {10, 1}), 3, 4);
+  NHA_EXPECT_ERROR(check_matrix("x of a test", ConstRows(kData, {3, 4}), 4, 3), ArgumentError,
+                   "x of a test is [3, 4]; expected [4, 3]");
+  NHA_EXPECT_ERROR(check_matrix("x of a test", ConstRows(kData, {3, 4}, {0, 1}), 3, 4),
+                   ArgumentError, "x of a test has stride 0 between its rows");
+  check_vector("w of a test", Vector(kData, {4}), 4);
+  NHA_EXPECT_ERROR(check_vector("w of a test", Vector(kData, {4}), 5), ArgumentError,
+                   "w of a test has 4 entries; expected 5");
+  NHA_EXPECT_ERROR(check_vector("w of a test", Vector(kData, {4}, {2}), 4), ArgumentError,
+                   "w of a test has stride 2 along its last axis");
+}
+
 }  // namespace

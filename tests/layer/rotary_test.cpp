@@ -70,4 +70,58 @@ TEST(Rotary, RefusesAnOddDimensionAndAShortTable) {
                    "must be [1, 3]");
 }
 
+/// Tables of three tokens at positions 4, 5 and 6.
+struct RotaryTables {
+  RotaryTables() {
+    double frequencies[kDim / 2];
+    nha::rotary_frequencies(100.0, kDim, frequencies);
+    for (Index r = 0; r < 3; ++r)
+      nha::rotary_row(4 + r, frequencies, kDim / 2, &cosine(r, 0), &sine(r, 0));
+  }
+  Tensor<double, 2> cosine{Tensor<double, 2>({3, kDim / 2})};
+  Tensor<double, 2> sine{Tensor<double, 2>({3, kDim / 2})};
+};
+
+// Turning back undoes turning, and the two are each other's adjoint: the gradient of a rotation.
+TEST(RotaryBackward, TurnsBackAndIsTheAdjoint) {
+  const RotaryTables tables;
+  const auto x = nha_test::random_tensor<double, 3>({3, 2, kDim});
+  const auto dy = nha_test::random_tensor<double, 3>({3, 2, kDim}, 2);
+  Tensor<double, 3> y(x.extents()), dx(x.extents()), again(x.extents());
+  nha::rotate_half(x, tables.cosine, tables.sine, y.view());
+  nha::rotate_half_backward(y, tables.cosine, tables.sine, again.view());
+  for (Index i = 0; i < x.size(); ++i) EXPECT_NEAR(again.data()[i], x.data()[i], 1e-14);
+  nha::rotate_half_backward(dy, tables.cosine, tables.sine, dx.view());
+  for (Index r = 0; r < 3; ++r) {
+    double forward = 0, backward = 0;
+    for (Index i = 0; i < 2 * kDim; ++i) {
+      forward += (&dy(r, 0, 0))[i] * (&y(r, 0, 0))[i];
+      backward += (&dx(r, 0, 0))[i] * (&x(r, 0, 0))[i];
+    }
+    EXPECT_NEAR(forward, backward, 1e-13);
+  }
+}
+
+TEST(RotaryBackward, BothWaysWorkInPlace) {
+  const RotaryTables tables;
+  auto x = nha_test::random_tensor<double, 3>({3, 2, kDim});
+  Tensor<double, 3> turned_once(x.extents()), turned_back(x.extents());
+  nha::rotate_half(x, tables.cosine, tables.sine, turned_once.view());
+  nha::rotate_half_backward(turned_once, tables.cosine, tables.sine, turned_back.view());
+  nha::rotate_half(x, tables.cosine, tables.sine, x.view());
+  for (Index i = 0; i < x.size(); ++i) EXPECT_NEAR(x.data()[i], turned_once.data()[i], 1e-15);
+  nha::rotate_half_backward(x, tables.cosine, tables.sine, x.view());
+  for (Index i = 0; i < x.size(); ++i) EXPECT_NEAR(x.data()[i], turned_back.data()[i], 1e-15);
+}
+
+TEST(RotaryBackward, RefusesShapesThatDoNotFit) {
+  const RotaryTables tables;
+  const Tensor<double, 3> dy({3, 2, kDim});
+  Tensor<double, 3> dx({3, 1, kDim}), two({2, 2, kDim});
+  NHA_EXPECT_ERROR(nha::rotate_half_backward(dy, tables.cosine, tables.sine, dx.view()),
+                   nha::ArgumentError, "dx of rotate_half_backward has another shape than dy");
+  NHA_EXPECT_ERROR(nha::rotate_half_backward(two, tables.cosine, tables.sine, two.view()),
+                   nha::ArgumentError, "cosine and sine of rotate_half_backward must be [2, 3]");
+}
+
 }  // namespace

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// silu(x) = x * sigmoid(x), also called swish, over rows of numbers.
+// silu(x) = x * sigmoid(x), also called swish, over rows of numbers; and back through it, its slope
+// being sigmoid(x) (1 + x (1 - sigmoid(x))).
 #pragma once
 
 #include <nha/config.hpp>
@@ -19,6 +20,20 @@ NHA_INLINE V silu_of(const V& x) noexcept {
   const V decay = exp_nonpositive<T>(V(T{0}) - simd::max(x, V(T{0}) - x));  // e^-|x|
   const V share = x / (V(T{1}) + decay);
   return simd::where_below(x, V(T{0}), share * decay, share);
+}
+
+/// silu(x), as silu_of() rounds it, and its slope. Both factors of the slope are formed without a
+/// difference of near numbers: 1 - sigmoid(x) is sigmoid(-x).
+template <class T, class V>
+NHA_INLINE void silu_and_slope(const V& x, V& value, V& slope) noexcept {
+  const V decay = exp_nonpositive<T>(V(T{0}) - simd::max(x, V(T{0}) - x));  // e^-|x|
+  const V whole = V(T{1}) + decay;
+  const V share = x / whole;
+  value = simd::where_below(x, V(T{0}), share * decay, share);
+  const V larger = V(T{1}) / whole, smaller = decay / whole;  // sigmoid(|x|), sigmoid(-|x|)
+  const V sigmoid = simd::where_below(x, V(T{0}), smaller, larger);
+  const V rest = simd::where_below(x, V(T{0}), larger, smaller);
+  slope = sigmoid * simd::fma(x, rest, V(T{1}));
 }
 
 }  // namespace detail
@@ -42,6 +57,50 @@ void silu_times(T* values, const T* factors, Index count) noexcept {
     simd::store(values + i,
                 detail::silu_of<T>(simd::load<V>(values + i)) * simd::load<V>(factors + i));
   for (; i < count; ++i) values[i] = detail::silu_of<T>(values[i]) * factors[i];
+}
+
+/// Back through silu(): dx[i] = dy[i] * silu'(x[i]) for `count` numbers, x being what silu() was
+/// given. dx may be dy or x. Any alignment; allocates nothing.
+template <class Arch = simd::default_arch, std::floating_point T>
+void silu_backward(const T* x, const T* dy, T* dx, Index count) noexcept {
+  using V = simd::vec<T, Arch>;
+  Index i = 0;
+  for (; i + simd::lanes<T, Arch> <= count; i += simd::lanes<T, Arch>) {
+    V value, slope;
+    detail::silu_and_slope<T>(simd::load<V>(x + i), value, slope);
+    simd::store(dx + i, simd::load<V>(dy + i) * slope);
+  }
+  for (; i < count; ++i) {
+    T value, slope;
+    detail::silu_and_slope<T>(x[i], value, slope);
+    dx[i] = dy[i] * slope;
+  }
+}
+
+/// Back through silu_times(), `gate` being what it was given as values and `up` its factors:
+/// d_gate[i] = dy[i] * up[i] * silu'(gate[i]) and d_up[i] = dy[i] * silu(gate[i]). The outputs may
+/// be any of the inputs, but not each other.
+template <class Arch = simd::default_arch, std::floating_point T>
+void silu_times_backward(const T* gate, const T* up, const T* dy, T* d_gate, T* d_up,
+                         Index count) noexcept {
+  using V = simd::vec<T, Arch>;
+  Index i = 0;
+  for (; i + simd::lanes<T, Arch> <= count; i += simd::lanes<T, Arch>) {
+    V value, slope;
+    detail::silu_and_slope<T>(simd::load<V>(gate + i), value, slope);
+    const V d = simd::load<V>(dy + i);
+    const V d_silu = d * simd::load<V>(up + i);
+    simd::store(d_gate + i, d_silu * slope);
+    simd::store(d_up + i, d * value);
+  }
+  for (; i < count; ++i) {
+    T value, slope;
+    detail::silu_and_slope<T>(gate[i], value, slope);
+    const T d = dy[i];
+    const T d_silu = d * up[i];
+    d_gate[i] = d_silu * slope;
+    d_up[i] = d * value;
+  }
 }
 
 NHA_ISA_NAMESPACE_END

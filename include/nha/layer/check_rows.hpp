@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The check that functions over rows of activations make of each of their arguments.
+// The checks that functions over rows of activations make of each of their arguments.
 #pragma once
 
 #include <nha/config.hpp>
@@ -23,6 +23,25 @@ void check_rows(const char* name, const TensorView<T, Rows, Channels>& view) {
   check_argument(view.extent(0) == 1 || view.stride(0) >= view.extent(1), name, " has stride ",
                  view.stride(0), " between its rows; expected their length, ", view.extent(1),
                  ", or more");
+}
+
+/// The same of a view that must be [rows, channels].
+/// @throws ArgumentError naming the view.
+template <class T>
+void check_matrix(const char* name, const TensorView<T, Dynamic, Dynamic>& view, Index rows,
+                  Index channels) {
+  check_argument(view.extent(0) == rows && view.extent(1) == channels, name, " is [",
+                 view.extent(0), ", ", view.extent(1), "]; expected [", rows, ", ", channels, "]");
+  check_rows(name, view);
+}
+
+/// That a vector has so many entries, one after the other.
+/// @throws ArgumentError naming the view.
+template <class T>
+void check_vector(const char* name, const TensorView<T, Dynamic>& view, Index entries) {
+  check_argument(view.extent(0) == entries, name, " has ", view.extent(0), " entries; expected ",
+                 entries);
+  check_rows(name, view.template insert_axis<0>());
 }
 
 }  // namespace detail

@@ -1,9 +1,11 @@
 // SPDX-License-Identifier: MIT
-// The forget gate: from the logits of a projection to the logarithm of the retention.
+// The forget gate: from the logits of a projection to the logarithm of the retention, and back.
 #pragma once
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/cpu/exp.hpp>
+#include <nha/cpu/simd.hpp>
 
 #include <cmath>
 #include <concepts>
@@ -25,6 +27,34 @@ template <std::floating_point T>
 void log_gates(T* logits, Index count, double divisor) noexcept {
   const T factor = static_cast<T>(1.0 / divisor);
   for (Index i = 0; i < count; ++i) logits[i] = log_sigmoid(logits[i]) * factor;
+}
+
+namespace detail {
+
+/// sigmoid(-x) = 1 - sigmoid(x), the slope of log_sigmoid: e^-|x| / (1 + e^-|x|) where x >= 0 and
+/// 1 / (1 + e^-|x|) elsewhere, so that it keeps its digits as long as it is a normal number.
+template <class T, class V>
+NHA_INLINE V log_sigmoid_slope(const V& x) noexcept {
+  const V decay = exp_nonpositive<T>(V(T{0}) - simd::max(x, V(T{0}) - x));
+  return simd::where_below(x, V(T{0}), V(T{1}), decay) / (V(T{1}) + decay);
+}
+
+}  // namespace detail
+
+/// Back through log_gates(): d_logits[i] = d_log_gates[i] * sigmoid(-logits[i]) / divisor for
+/// `count` slots, the logits being those that log_gates() was given. d_logits may be d_log_gates or
+/// logits. Any alignment; allocates nothing.
+template <class Arch = simd::default_arch, std::floating_point T>
+void log_gates_backward(const T* logits, const T* d_log_gates, T* d_logits, Index count,
+                        double divisor) noexcept {
+  using V = simd::vec<T, Arch>;
+  const T factor = static_cast<T>(1.0 / divisor);
+  Index i = 0;
+  for (; i + simd::lanes<T, Arch> <= count; i += simd::lanes<T, Arch>)
+    simd::store(d_logits + i, detail::log_sigmoid_slope<T>(simd::load<V>(logits + i)) *
+                                  simd::load<V>(d_log_gates + i) * V(factor));
+  for (; i < count; ++i)
+    d_logits[i] = detail::log_sigmoid_slope<T>(logits[i]) * d_log_gates[i] * factor;
 }
 
 NHA_ISA_NAMESPACE_END

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // The large products of a layer: y = x W^T, with W as checkpoints store it. The only header of the
-// layer that names Eigen.
+// layer, with linear_backward.hpp, that names Eigen.
 #pragma once
 
 #include <nha/config.hpp>
@@ -55,6 +55,34 @@ void linear_block(const TensorView<const T, Dynamic, Dynamic>& x,
   }
 }
 
+struct BlockSize {
+  Index rows, columns;
+};
+
+/// Calls multiply(row, rows, column, columns) for each block of a product of `rows` x `columns`
+/// numbers, `depth` multiply-adds each: one task a block. A small product stays on the calling
+/// thread; the blocks are the same.
+template <class Multiply, Executor E>
+void for_each_block(Index rows, Index columns, const BlockSize& block, Index depth,
+                    const Multiply& multiply, E&& executor) {
+  const Index across = (columns + block.columns - 1) / block.columns;
+  const Index tasks = (rows + block.rows - 1) / block.rows * across;
+  const auto task = [&](Index i, Index) {
+    const Index row = i / across * block.rows;
+    const Index column = i % across * block.columns;
+    multiply(row, std::min(block.rows, rows - row), column,
+             std::min(block.columns, columns - column));
+  };
+  // Below about this many multiply-adds, waking threads costs more than it saves.
+  constexpr double kWorthThreads = 1 << 18;
+  const double work =
+      static_cast<double>(rows) * static_cast<double>(columns) * static_cast<double>(depth);
+  if (work < kWorthThreads)
+    Serial{}.run(tasks, task);
+  else
+    executor.run(tasks, task);
+}
+
 }  // namespace detail
 
 /// y = x W^T: x [rows, in], weight [out, in] as checkpoints store it, y [rows, out]. Rows must be
@@ -75,35 +103,18 @@ void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
   const Index in = weight.extent(1);
   check_argument(x.extent(1) == in, "x of linear has rows of ", x.extent(1),
                  "; the weight expects ", in);
-  check_argument(y.extent(0) == rows && y.extent(1) == out, "y of linear is [", y.extent(0), ", ",
-                 y.extent(1), "]; expected [", rows, ", ", out, "]");
   detail::check_rows("x of linear", x);
   detail::check_rows("weight of linear", weight);
-  detail::check_rows("y of linear", y);
+  detail::check_matrix("y of linear", y, rows, out);
   if (rows == 0 || out == 0) return;
 
   const bool few = rows < detail::kFewRows;
-  const Index row_block = few ? rows : 128;
-  const Index out_block = few ? 64 : 512;
-  const Index row_blocks = (rows + row_block - 1) / row_block;
-  const Index out_blocks = (out + out_block - 1) / out_block;
-  const auto task = [&](Index i, Index) {
-    const Index r = i / out_blocks * row_block;
-    const Index o = i % out_blocks * out_block;
-    const Index r_count = std::min(row_block, rows - r);
-    const Index o_count = std::min(out_block, out - o);
+  const detail::BlockSize block = few ? detail::BlockSize{rows, 64} : detail::BlockSize{128, 512};
+  const auto multiply = [&](Index r, Index r_count, Index o, Index o_count) {
     detail::linear_block<T>(x.template slice<0>(r, r_count), weight.template slice<0>(o, o_count),
                             y.template slice<0>(r, r_count).template slice<1>(o, o_count));
   };
-  // Below about this many multiply-adds, waking threads costs more than it saves.
-  constexpr double kWorthThreads = 1 << 18;
-  const bool small =
-      static_cast<double>(rows) * static_cast<double>(out) * static_cast<double>(in) <
-      kWorthThreads;
-  if (small)
-    Serial{}.run(row_blocks * out_blocks, task);
-  else
-    executor.run(row_blocks * out_blocks, task);
+  detail::for_each_block(rows, out, block, in, multiply, executor);
 }
 
 NHA_ISA_NAMESPACE_END

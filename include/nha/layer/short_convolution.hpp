@@ -191,14 +191,8 @@ void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
   const Index channels = state.channels();
   const Index taps = weight.extent(1);
   validate(tokens, state.batch());
-  const auto check = [&](const char* name, const TensorView<const T, Dynamic, Dynamic>& view) {
-    check_argument(view.extent(0) == tokens.rows() && view.extent(1) == channels, name, " is [",
-                   view.extent(0), ", ", view.extent(1), "]; expected [", tokens.rows(), ", ",
-                   channels, "]");
-    detail::check_rows(name, view);
-  };
-  check("x of short_convolution", x);
-  check("y of short_convolution", y);
+  detail::check_matrix("x of short_convolution", x, tokens.rows(), channels);
+  detail::check_matrix("y of short_convolution", y, tokens.rows(), channels);
   check_argument(weight.extent(0) == channels && taps == state.kept() + 1,
                  "weight of short_convolution is [", weight.extent(0), ", ", taps,
                  "]; the state is of [", channels, ", ", state.kept() + 1, "]");
