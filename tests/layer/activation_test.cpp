@@ -53,7 +53,7 @@ TYPED_TEST(Activation, SiluTimesMultiplies) {
   }
   std::vector<TypeParam> expected = values;
   nha::silu(expected.data(), 37);
-  nha::silu_times(values.data(), factors.data(), 37);
+  nha::silu_times(values.data(), factors.data(), values.data(), 37);
   for (std::size_t i = 0; i < values.size(); ++i) EXPECT_EQ(values[i], expected[i] * factors[i]);
 }
 
@@ -130,7 +130,7 @@ TYPED_TEST(Activation, SiluTimesBackwardMayWriteOverItsInputs) {
   EXPECT_EQ(over_up, d_up);
   // The factor that reaches `up` is the value that silu_times() multiplied by.
   std::vector<TypeParam> values = gate;
-  nha::silu_times(values.data(), dy.data(), 37);
+  nha::silu_times(values.data(), dy.data(), values.data(), 37);
   EXPECT_EQ(d_up, values);
 }
 

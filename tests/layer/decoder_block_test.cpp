@@ -70,7 +70,7 @@ TEST_F(DecoderBlockTest, AddsAttentionAndFeedForwardOfTheNormedStream) {
   nha::rms_norm(expected, weights.mlp_norm, options.norm_eps, normed.view());
   Tensor<double, 2> gate({kBlockTokens, options.intermediate}),
       up({kBlockTokens, options.intermediate});
-  block.feed_forward().forward(normed, update.view(), {gate.data(), up.data()});
+  block.feed_forward().forward(normed, update.view(), {gate.data(), up.data(), gate.data()});
   add();
   EXPECT_LT(largest_difference(found, expected), 1e-13);
   EXPECT_EQ(state.tokens_seen(0), kBlockTokens);

@@ -48,15 +48,16 @@ void silu(T* values, Index count) noexcept {
   for (; i < count; ++i) values[i] = detail::silu_of<T>(values[i]);
 }
 
-/// values[i] = silu(values[i]) * factors[i] for `count` numbers: the gate of SwiGLU.
+/// out[i] = silu(values[i]) * factors[i] for `count` numbers: the gate of SwiGLU. `out` may be
+/// either of the two.
 template <class Arch = simd::default_arch, std::floating_point T>
-void silu_times(T* values, const T* factors, Index count) noexcept {
+void silu_times(const T* values, const T* factors, T* out, Index count) noexcept {
   using V = simd::vec<T, Arch>;
   Index i = 0;
   for (; i + simd::lanes<T, Arch> <= count; i += simd::lanes<T, Arch>)
-    simd::store(values + i,
+    simd::store(out + i,
                 detail::silu_of<T>(simd::load<V>(values + i)) * simd::load<V>(factors + i));
-  for (; i < count; ++i) values[i] = detail::silu_of<T>(values[i]) * factors[i];
+  for (; i < count; ++i) out[i] = detail::silu_of<T>(values[i]) * factors[i];
 }
 
 /// Back through silu(): dx[i] = dy[i] * silu'(x[i]) for `count` numbers, x being what silu() was
@@ -77,7 +78,7 @@ void silu_backward(const T* x, const T* dy, T* dx, Index count) noexcept {
   }
 }
 
-/// Back through silu_times(), `gate` being what it was given as values and `up` its factors:
+/// Back through silu_times(), `gate` being its values and `up` its factors:
 /// d_gate[i] = dy[i] * up[i] * silu'(gate[i]) and d_up[i] = dy[i] * silu(gate[i]). The outputs may
 /// be any of the inputs, but not each other.
 template <class Arch = simd::default_arch, std::floating_point T>
