@@ -78,11 +78,11 @@ inline std::uint64_t name_bits(std::string_view name) noexcept {
 }
 
 template <class T>
-void fill(const Parameter<T>& parameter, double value) noexcept {
+void fill_with(const Parameter<T>& parameter, double value) noexcept {
   for (T& x : parameter.values) x = static_cast<T>(value);
 }
 template <class T>
-void fill_normal(const Parameter<T>& parameter, Random random, double deviation) noexcept {
+void fill_with_normal(const Parameter<T>& parameter, Random random, double deviation) noexcept {
   for (T& x : parameter.values) x = static_cast<T>(deviation * random.normal());
 }
 
@@ -92,26 +92,26 @@ void start_weight(const Parameter<T>& parameter, const InitialWeights& initial, 
   const std::string_view name = parameter.name;
   const Random random(initial.seed, kRandomWeights, name_bits(name));
   if (name.ends_with(".bias")) {
-    fill(parameter, name.ends_with("f_proj.bias") ? initial.gate_bias : 0.0);
+    fill_with(parameter, name.ends_with("f_proj.bias") ? initial.gate_bias : 0.0);
   } else if (parameter.shape.size() == 1) {
-    fill(parameter, 1.0);  // a norm
+    fill_with(parameter, 1.0);  // a norm
   } else if (name.ends_with("f_proj.weight")) {
-    fill_normal(parameter, random,
-                initial.gate_standard_deviation.value_or(initial.standard_deviation));
+    fill_with_normal(parameter, random,
+                     initial.gate_standard_deviation.value_or(initial.standard_deviation));
   } else if (initial.residual != ResidualStart::as_others &&
              (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"))) {
     const double scale = 1 / std::sqrt(2 * static_cast<double>(layers));
     if (initial.residual == ResidualStart::scaled_normal)
-      fill_normal(parameter, random, initial.standard_deviation * scale);
+      fill_with_normal(parameter, random, initial.standard_deviation * scale);
     else if (initial.residual == ResidualStart::zero)
-      fill(parameter, 0.0);
+      fill_with(parameter, 0.0);
     else {
       const double bound = scale / std::sqrt(static_cast<double>(parameter.shape.back()));
       Random drawn = random;
       for (T& x : parameter.values) x = static_cast<T>(bound * (2 * drawn.uniform() - 1));
     }
   } else {
-    fill_normal(parameter, random, initial.standard_deviation);
+    fill_with_normal(parameter, random, initial.standard_deviation);
   }
 }
 
