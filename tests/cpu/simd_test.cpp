@@ -60,6 +60,17 @@ TYPED_TEST(Simd, SumsOfSeveralVectorsComeInOrder) {
   for (int r = 0; r < kLanes; ++r) EXPECT_EQ(sums[r], expected[r]);
 }
 
+TYPED_TEST(Simd, SquareRootIsRoundedAsTheScalarOne) {
+  using V = typename TestFixture::Float;
+  constexpr int kLanes = kLanesOf<V>;
+  for (int first = 0; first < 1000; first += kLanes) {
+    float numbers[kLanes], roots[kLanes];
+    for (int i = 0; i < kLanes; ++i) numbers[i] = static_cast<float>(first + i) * 1.7e-3f;
+    simd::store(roots, simd::sqrt(simd::load<V>(numbers)));
+    for (int i = 0; i < kLanes; ++i) ASSERT_EQ(roots[i], std::sqrt(numbers[i])) << numbers[i];
+  }
+}
+
 TYPED_TEST(Simd, ReductionsSeeEveryLane) {
   using V = typename TestFixture::Float;
   constexpr int kLanes = kLanesOf<V>;

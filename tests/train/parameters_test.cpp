@@ -98,24 +98,3 @@ TEST(Parameters, RefusesAnotherNumberOfLayersOrAnotherShape) {
   NHA_EXPECT_ERROR((void)nha::parameters(options, weights), nha::ArgumentError,
                    "weight model.layers.1.mlp_norm.weight is [5]; expected [4]");
 }
-
-TEST(Parameters, ComparesListsByNameAndShape) {
-  const nha::ModelOptions options = parameters_options();
-  auto weights = parameters_weights(options);
-  const auto list = nha::parameters(options, weights);
-  using List = std::span<const nha::Parameter<float>>;
-  nha::detail::check_same_parameters("gradients", List(list), List(list));
-  auto other = list;
-  other[1].name = "x";
-  NHA_EXPECT_ERROR(nha::detail::check_same_parameters("gradients", List(other), List(list)),
-                   nha::ArgumentError,
-                   "tensor 1 of gradients is x; expected model.layers.0.attn_norm.weight");
-  other = list;
-  other[0].shape = {4, 11};
-  NHA_EXPECT_ERROR(nha::detail::check_same_parameters("gradients", List(other), List(list)),
-                   nha::ArgumentError,
-                   "model.embeddings.weight of gradients is [4, 11]; expected [11, 4]");
-  other.pop_back();
-  NHA_EXPECT_ERROR(nha::detail::check_same_parameters("gradients", List(other), List(list)),
-                   nha::ArgumentError, "tensors; expected");
-}

@@ -116,6 +116,10 @@ template <Number T>
 NHA_INLINE T max(T a, T b) noexcept {
   return a < b ? b : a;
 }
+template <Number T>
+NHA_INLINE T sqrt(T x) noexcept {
+  return std::sqrt(x);
+}
 /// `below` where x < bound, else `value`.
 template <Number T>
 NHA_INLINE T where_below(T x, T bound, T below, T value) noexcept {
@@ -163,6 +167,10 @@ template <class T, class A>
 NHA_INLINE xsimd::batch<T, A> max(const xsimd::batch<T, A>& a,
                                   const xsimd::batch<T, A>& b) noexcept {
   return xsimd::max(a, b);
+}
+template <class T, class A>
+NHA_INLINE xsimd::batch<T, A> sqrt(const xsimd::batch<T, A>& x) noexcept {
+  return xsimd::sqrt(x);
 }
 template <class T, class A>
 NHA_INLINE xsimd::batch<T, A> where_below(const xsimd::batch<T, A>& x,

@@ -4,7 +4,6 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/describe.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/tensor.hpp>
@@ -62,27 +61,5 @@ std::vector<Parameter<const T>> parameters(const ModelOptions& options,
                                            const LanguageModelWeights<T>& weights) {
   return detail::list_parameters<const T>(options, weights);
 }
-
-namespace detail {
-
-/// That two lists are of the same tensors, name by name and shape by shape.
-/// @param what what `list` is, for the message.
-/// @throws ArgumentError naming the first tensor that differs.
-template <class T, class U>
-void check_same_parameters(const char* what, std::span<const Parameter<T>> list,
-                           std::span<const Parameter<U>> expected) {
-  check_argument(list.size() == expected.size(), what, " has ", list.size(), " tensors; expected ",
-                 expected.size());
-  for (std::size_t n = 0; n < list.size(); ++n) {
-    check_argument(list[n].name == expected[n].name, "tensor ", n, " of ", what, " is ",
-                   printable(list[n].name), "; expected ", printable(expected[n].name));
-    check_argument(
-        list[n].shape == expected[n].shape && list[n].values.size() == expected[n].values.size(),
-        list[n].name, " of ", what, " is ", shape_text(list[n].shape), "; expected ",
-        shape_text(expected[n].shape));
-  }
-}
-
-}  // namespace detail
 
 NHA_ISA_NAMESPACE_END
