@@ -126,6 +126,7 @@ class ModelConfigReader {
       if (values_.has("slot_delay")) layer.attention.slot_delay = values_.size("slot_delay", 0, 0);
       if (values_.has("scale")) layer.attention.scale = values_.number("scale", 1.0);
       layer.attention.empty_slots = read_empty_slots();
+      layer.gate_bias = values_.flag("gate_bias", false);
       layer.output_norm_eps = options.norm_eps;
     }
     layer.gate_divisor = values_.number("gate_logit_normalizer", 8.0);

@@ -10,12 +10,14 @@
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
 #include <nha/layer/feed_forward.hpp>
+#include <nha/layer/keep.hpp>
 #include <nha/layer/model_options.hpp>
 #include <nha/layer/native_hybrid_attention.hpp>
 #include <nha/layer/rms_norm.hpp>
 #include <nha/layer/weights.hpp>
 #include <nha/parallel/executor.hpp>
 
+#include <algorithm>
 #include <concepts>
 #include <utility>
 
@@ -41,20 +43,41 @@ class DecoderBlock {
 
   const NativeHybridAttention<T>& attention() const noexcept { return attention_; }
   const FeedForward<T>& feed_forward() const noexcept { return feed_forward_; }
+  /// The weights where they lie, under the names of DecoderBlockWeights. Their numbers may change
+  /// between calls, their shapes may not.
+  auto weights() noexcept {
+    return DecoderBlockWeightRefs<Tensor<T, 1>, AttentionWeights<T>, FeedForwardWeights<T>>{
+        attention_norm_, attention_.weights(), feed_forward_norm_, feed_forward_.weights()};
+  }
+  auto weights() const noexcept {
+    return DecoderBlockWeightRefs<const Tensor<T, 1>, const AttentionWeights<T>,
+                                  const FeedForwardWeights<T>>{
+        attention_norm_, attention_.weights(), feed_forward_norm_, feed_forward_.weights()};
+  }
+  double norm_eps() const noexcept { return norm_eps_; }
 
-  /// Scratch memory of one call; blocks of one model can share it.
+  /// Results of one call; blocks of one model can share the memory of what is not kept.
   struct Activations {
-    T* normed;
+    T *attention_input, *feed_forward_input;    // copies of the residual stream; kept only
+    T *attention_normed, *feed_forward_normed;  // one for both where nothing is kept
     T* update;
     typename NativeHybridAttention<T>::Activations attention;
     typename FeedForward<T>::Activations feed_forward;
   };
-  Activations take_activations(SectionCursor& cursor, Index rows) const noexcept {
+  Activations take_activations(SectionCursor& cursor, Index rows,
+                               Keep keep = Keep::nothing) const noexcept {
+    const Index count = rows * attention_.shape().hidden;
+    const bool kept = keep == Keep::for_backward;
     Activations a{};
-    a.normed = cursor.take<T>(rows * attention_.shape().hidden);
-    a.update = cursor.take<T>(rows * attention_.shape().hidden);
-    a.attention = attention_.take_activations(cursor, rows);
-    a.feed_forward = feed_forward_.take_activations(cursor, rows);
+    if (kept) {
+      a.attention_input = cursor.take<T>(count);
+      a.feed_forward_input = cursor.take<T>(count);
+    }
+    a.attention_normed = cursor.take<T>(count);
+    a.feed_forward_normed = kept ? cursor.take<T>(count) : a.attention_normed;
+    a.update = cursor.take<T>(count);
+    a.attention = attention_.take_activations(cursor, rows, keep);
+    a.feed_forward = feed_forward_.take_activations(cursor, rows, keep);
     return a;
   }
 
@@ -64,18 +87,24 @@ class DecoderBlock {
            LayerState<T>& state, const Activations& a, Workspace& kernel,
            const typename NativeHybridAttention<T>::Share& slot_share,
            const PrefillOptions& algorithm, E&& executor) const {
-    const Rows normed(a.normed, x.extents());
     const Rows update(a.update, x.extents());
-    rms_norm(x, attention_norm_, norm_eps_, normed);
-    attention_.run(normed, tokens, table, state, update, a.attention, kernel, slot_share, algorithm,
-                   executor);
+    const Rows attention_normed(a.attention_normed, x.extents());
+    keep(x, a.attention_input);
+    rms_norm(x, attention_norm_, norm_eps_, attention_normed);
+    attention_.run(attention_normed, tokens, table, state, update, a.attention, kernel, slot_share,
+                   algorithm, executor);
     add(update, x);
-    rms_norm(x, feed_forward_norm_, norm_eps_, normed);
-    feed_forward_.forward(normed, update, a.feed_forward, executor);
+    const Rows feed_forward_normed(a.feed_forward_normed, x.extents());
+    keep(x, a.feed_forward_input);
+    rms_norm(x, feed_forward_norm_, norm_eps_, feed_forward_normed);
+    feed_forward_.forward(feed_forward_normed, update, a.feed_forward, executor);
     add(update, x);
   }
 
  private:
+  static void keep(const Rows& x, T* copy) noexcept {
+    if (copy != nullptr) std::copy_n(x.data(), x.size(), copy);
+  }
   static void add(const Rows& update, const Rows& x) noexcept {
     for (Index i = 0; i < x.size(); ++i) x.data()[i] += update.data()[i];
   }

@@ -12,6 +12,7 @@
 #include <nha/core/tensor_view.hpp>
 #include <nha/layer/check_rows.hpp>
 #include <nha/layer/decoder_block.hpp>
+#include <nha/layer/embedding.hpp>
 #include <nha/layer/language_model_state.hpp>
 #include <nha/layer/linear.hpp>
 #include <nha/layer/model_options.hpp>
@@ -45,8 +46,8 @@ struct ForwardOptions {
   PrefillOptions attention = {};
 };
 
-/// A model of float or double: weights that never change, used with any number of states. Const
-/// calls from several threads are safe as long as each has its own state and workspace.
+/// A model of float or double: weights, used with any number of states. Const calls from several
+/// threads are safe as long as each has its own state and workspace.
 template <std::floating_point T>
 class LanguageModel {
  public:
@@ -60,8 +61,8 @@ class LanguageModel {
     check_argument(weights.layers.size() == static_cast<std::size_t>(options.layers),
                    "the weights are of ", weights.layers.size(), " layers; expected ",
                    options.layers);
-    visit_weights(options, weights, detail::CheckWeights());
-    visit_weights(options, weights, [&](const std::string&, const auto& weight, const auto&) {
+    nha::visit_weights(options, weights, detail::CheckWeights());
+    nha::visit_weights(options, weights, [&](const std::string&, const auto& weight, const auto&) {
       parameters_ += weight.size();
     });
     embeddings_ = std::move(weights.embeddings);
@@ -75,6 +76,28 @@ class LanguageModel {
   const std::vector<DecoderBlock<T>>& blocks() const noexcept { return blocks_; }
   /// Number of weights; those of a tied head count once.
   Index parameters() const noexcept { return parameters_; }
+
+  /// Calls visit(name, tensor, extents) for each weight, as visit_weights() does. In a model that
+  /// is not const the numbers may be changed between calls, the shapes may not.
+  template <class Visit>
+  void visit_weights(Visit&& visit) {
+    visit_model_weights(
+        options_, options_.layers, embeddings_,
+        [&](Index n) { return blocks_[static_cast<std::size_t>(n)].weights(); }, norm_, head_,
+        visit);
+  }
+  template <class Visit>
+  void visit_weights(Visit&& visit) const {
+    visit_model_weights(
+        options_, options_.layers, embeddings_,
+        [&](Index n) { return blocks_[static_cast<std::size_t>(n)].weights(); }, norm_, head_,
+        visit);
+  }
+  const Tensor<T, 2>& embeddings() const noexcept { return embeddings_; }
+  /// Of the norm before the head.
+  const Tensor<T, 1>& norm() const noexcept { return norm_; }
+  /// The head's weights; those of the embeddings where it is tied to them.
+  const Tensor<T, 2>& head() const noexcept { return options_.tied_head ? embeddings_ : head_; }
 
   /// An empty state. The weights serve any windows: they are the state's.
   /// @throws ArgumentError if an option is out of range.
@@ -121,7 +144,7 @@ class LanguageModel {
     const Activations a = take_activations(cursor, batch);
 
     const Rows x(a.x, {batch.rows(), options_.shape.hidden});
-    embed(tokens, x);
+    embed(tokens, embeddings_, x);
     a.table.fill(batch, state.layer(0), options_.layer.rope_theta);
     for (Index n = 0; n < state.layers(); ++n) {
       const Share share = options.slot_share.data() == nullptr ? Share() : options.slot_share[n];
@@ -169,12 +192,7 @@ class LanguageModel {
                    " layers; the model has ", options_.layers);
     for (Index n = 0; n < state.layers(); ++n) check_layer(state, n);
     validate(batch, state.batch());
-    check_argument(batch.rows() == 0 || tokens.data() != nullptr, "tokens have no data");
-    for (Index b = 0; b < tokens.extent(0); ++b)
-      for (Index t = 0; t < tokens.extent(1); ++t)
-        check_argument(tokens(b, t) >= 0 && tokens(b, t) < options_.vocabulary, "token ", t,
-                       " of row ", b, " is ", tokens(b, t), "; expected 0 to ",
-                       options_.vocabulary - 1);
+    detail::check_vocabulary(tokens, options_.vocabulary);
     check_argument(logits.data() == nullptr ||
                        ((is_last_only(logits, batch) ||
                          (logits.extent(0) == batch.batch && logits.extent(1) == batch.tokens)) &&
@@ -213,12 +231,6 @@ class LanguageModel {
     if (view.data() != nullptr) detail::check_distinct(name, view);
   }
 
-  void embed(const Tokens& tokens, const Rows& x) const noexcept {
-    for (Index b = 0; b < tokens.extent(0); ++b)
-      for (Index t = 0; t < tokens.extent(1); ++t)
-        std::copy_n(&embeddings_(tokens(b, t), 0), x.extent(1), &x(b * tokens.extent(1) + t, 0));
-  }
-
   /// The rows [B * T, C] of x into a view [B, T, C].
   static void copy_rows(const Rows& x, const Logits& to) noexcept {
     for (Index b = 0; b < to.extent(0); ++b)
@@ -229,12 +241,12 @@ class LanguageModel {
   template <Executor E>
   void read_out(const Rows& x, const TokenBatch& batch, const Logits& logits, const Activations& a,
                 E&& executor) const {
-    const TensorView<const T, Dynamic, Dynamic> head = options_.tied_head ? embeddings_ : head_;
     if (!is_last_only(logits, batch)) {
       const Rows normed(a.normed, x.extents());
       rms_norm(x, norm_, options_.norm_eps, normed);
       for (Index b = 0; b < batch.batch; ++b)
-        linear(normed.template slice<0>(b * batch.tokens, batch.tokens), head, logits[b], executor);
+        linear(normed.template slice<0>(b * batch.tokens, batch.tokens), head(), logits[b],
+               executor);
       return;
     }
     // The last rows, gathered, so that the head's weights are read once for all sequences.
@@ -246,7 +258,7 @@ class LanguageModel {
                Rows(a.normed + rows++ * x.extent(1), {1, x.extent(1)}));
     }
     const Rows found(a.logits, {rows, options_.vocabulary});
-    linear(Rows(a.normed, {rows, x.extent(1)}), head, found, executor);
+    linear(Rows(a.normed, {rows, x.extent(1)}), head(), found, executor);
     rows = 0;
     for (Index n = 0; n < batch.sequences(); ++n)
       if (batch.count(n) > 0) std::copy_n(&found(rows++, 0), options_.vocabulary, &logits(n, 0, 0));

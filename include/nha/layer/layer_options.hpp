@@ -55,8 +55,10 @@ struct LayerOptions {
   FeatureMap feature_map = FeatureMap::identity;
   ValueActivation value_activation = ValueActivation::silu;
   OutputForm output = OutputForm::silu_norm;
-  /// g = log_sigmoid(W_f x) / gate_divisor.
+  /// g = log_sigmoid(W_f x + b_f) / gate_divisor.
   double gate_divisor = 8;
+  /// Whether there is a b_f. No published layer has it; it lets slots begin with a long memory.
+  bool gate_bias = false;
   double rope_theta = 10000;
   /// Added to the mean square in the output norm.
   double output_norm_eps = 1e-5;

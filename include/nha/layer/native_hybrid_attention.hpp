@@ -21,6 +21,7 @@
 #include <nha/layer/check_rows.hpp>
 #include <nha/layer/feature_map.hpp>
 #include <nha/layer/gate.hpp>
+#include <nha/layer/keep.hpp>
 #include <nha/layer/layer_options.hpp>
 #include <nha/layer/layer_state.hpp>
 #include <nha/layer/linear.hpp>
@@ -92,6 +93,8 @@ class NativeHybridAttention {
   const LayerShape& shape() const noexcept { return shape_; }
   const LayerOptions& options() const noexcept { return options_; }
   const AttentionWeights<T>& weights() const noexcept { return weights_; }
+  /// Their numbers may change between calls, their shapes may not.
+  AttentionWeights<T>& weights() noexcept { return weights_; }
 
   /// An empty state with the layer's own windows.
   /// @throws ArgumentError if batch or max_rollback is out of range.
@@ -170,28 +173,55 @@ class NativeHybridAttention {
   // What follows is for models, which share one table and one set of scratch memory between their
   // layers. Nothing is checked.
 
-  /// Scratch memory of one call.
+  /// Results of one call, step by step. Where nothing is to be kept, the steps of a line share
+  /// memory, each overwriting the one before it, and what only backward reads is null.
   struct Activations {
-    T *q, *k, *v, *gate;
+    T *q_input, *k_input, *v_input;  // of the short convolutions; one for all where nothing is kept
+    T *q, *k, *v, *gate_logits;      // projected, and convolved
+    T *q_slot, *k_slot, *v_active, *log_gate;
     T *q_window, *k_window;  // rotated copies
-    T* map;                  // for the feature map t2r
-    T* raw;                  // inputs of a short convolution
-    T* o;
+    T* map;                  // scratch memory of the feature map t2r
+    T *o, *o_active, *o_normed;
+    T *lse, *slot_share;  // kept only
   };
-  Activations take_activations(SectionCursor& cursor, Index rows) const noexcept {
+  Activations take_activations(SectionCursor& cursor, Index rows,
+                               Keep keep = Keep::nothing) const noexcept {
+    const bool kept = keep == Keep::for_backward;
     const Index q = rows * shape_.query_heads * shape_.key_dim;
     const Index k = rows * shape_.kv_heads * shape_.key_dim;
     const Index v = rows * shape_.kv_heads * shape_.value_dim;
+    const Index o = rows * shape_.query_heads * shape_.value_dim;
+    const Index gates = rows * shape_.kv_heads * shape_.slots;
+    // The memory of a step after `before`, which it may overwrite unless that is kept.
+    const auto after = [&](T* before, Index count, bool changes) {
+      return kept && changes ? cursor.take<T>(count) : before;
+    };
+    const bool maps = shape_.slots > 0 && options_.feature_map != FeatureMap::identity;
+    const bool norms = options_.output == OutputForm::silu_norm;
     Activations a{};
+    if (options_.convolution_taps > 0) {
+      a.q_input = cursor.take<T>(kept ? q : std::max(q, v));
+      a.k_input = after(a.q_input, k, true);
+      a.v_input = after(a.q_input, v, true);
+    }
     a.q = cursor.take<T>(q);
     a.k = cursor.take<T>(k);
     a.v = cursor.take<T>(v);
-    a.gate = cursor.take<T>(rows * shape_.kv_heads * shape_.slots);
+    a.gate_logits = cursor.take<T>(gates);
+    a.q_slot = after(a.q, q, maps);
+    a.k_slot = after(a.k, k, maps);
+    a.v_active = after(a.v, v, options_.value_activation == ValueActivation::silu);
+    a.log_gate = after(a.gate_logits, gates, true);
     a.q_window = cursor.take<T>(q);
     a.k_window = cursor.take<T>(k);
-    a.o = cursor.take<T>(rows * shape_.query_heads * shape_.value_dim);
     if (options_.feature_map == FeatureMap::t2r) a.map = cursor.take<T>(q);
-    if (options_.convolution_taps > 0) a.raw = cursor.take<T>(std::max(q, v));
+    a.o = cursor.take<T>(o);
+    a.o_active = after(a.o, o, norms);
+    a.o_normed = after(a.o_active, o, norms);
+    if (kept) {
+      a.lse = cursor.take<T>(rows * shape_.query_heads);
+      a.slot_share = cursor.take<T>(rows * shape_.query_heads);
+    }
     return a;
   }
 
@@ -208,33 +238,63 @@ class NativeHybridAttention {
            LayerState<T>& state, const Rows& y, const Activations& a, Workspace& kernel,
            const Share& slot_share, const PrefillOptions& algorithm, E&& executor) const {
     project(x, tokens, state, a, executor);
-    if (options_.value_activation == ValueActivation::silu)
-      silu(a.v, tokens.rows() * shape_.kv_heads * shape_.value_dim);
-
-    // A log-sigmoid is never above 0. A NaN, from weights or activations, must not stop a model
-    // between two layers: it reaches the outputs of its sequence like any other.
-    AttentionInputs<T> inputs{.v = heads(a.v, tokens, shape_.kv_heads, shape_.value_dim),
-                              .cu_seqlens = tokens.cu_seqlens,
-                              .trust_gates = true};
-    if (has_window(state.attention().options())) rotate(tokens, table, a, inputs);
-    if (shape_.slots > 0) prepare_slots(x, tokens, a, inputs, executor);
-    const AttentionOutputs<T> outputs{.o = heads(a.o, tokens, shape_.query_heads, shape_.value_dim),
-                                      .slot_share = slot_share};
-    prefill(inputs, state.attention(), outputs, kernel, algorithm, executor);
+    if (options_.value_activation == ValueActivation::silu) {
+      const Index count = tokens.rows() * shape_.kv_heads * shape_.value_dim;
+      carry(a.v, a.v_active, count);
+      silu(a.v_active, count);
+    }
+    if (has_window(state.attention().options())) rotate(tokens, table, a);
+    if (shape_.slots > 0) prepare_slots(x, tokens, a, executor);
+    AttentionOutputs<T> outputs{.o = heads(a.o, tokens, shape_.query_heads, shape_.value_dim),
+                                .slot_share = slot_share};
+    if (a.lse != nullptr) outputs.lse = per_query(a.lse, tokens);
+    prefill(operator_inputs(tokens, state.attention().options(), a), state.attention(), outputs,
+            kernel, algorithm, executor);
 
     const Index channels = shape_.query_heads * shape_.value_dim;
-    const Rows o(a.o, {tokens.rows(), channels});
+    const auto rows = [&](T* data) { return Rows(data, {tokens.rows(), channels}); };
     if (options_.output == OutputForm::silu_norm) {
-      silu(a.o, tokens.rows() * channels);
-      rms_norm(o, weights_.g_norm, options_.output_norm_eps, o);
+      carry(a.o, a.o_active, tokens.rows() * channels);
+      silu(a.o_active, tokens.rows() * channels);
+      rms_norm(rows(a.o_active), weights_.g_norm, options_.output_norm_eps, rows(a.o_normed));
     }
-    linear(o, weights_.o_proj, y, executor);
+    linear(rows(a.o_normed), weights_.o_proj, y, executor);
   }
 
- private:
+  /// What the operator is given, once run() has computed it.
+  AttentionInputs<T> operator_inputs(const TokenBatch& tokens, const AttentionOptions& options,
+                                     const Activations& a) const {
+    // A log-sigmoid is never above 0. A NaN, from weights or activations, must not stop a model
+    // between two layers: it reaches the outputs of its sequence like any other.
+    AttentionInputs<T> inputs{.v = heads(a.v_active, tokens, shape_.kv_heads, shape_.value_dim),
+                              .cu_seqlens = tokens.cu_seqlens,
+                              .trust_gates = true};
+    if (has_window(options)) {
+      inputs.q_window = heads(a.q_window, tokens, shape_.query_heads, shape_.key_dim);
+      inputs.k_window = heads(a.k_window, tokens, shape_.kv_heads, shape_.key_dim);
+    }
+    if (shape_.slots > 0) {
+      inputs.q_slot = heads(a.q_slot, tokens, shape_.query_heads, shape_.key_dim);
+      inputs.k_slot = heads(a.k_slot, tokens, shape_.kv_heads, shape_.key_dim);
+      inputs.log_gate = heads(a.log_gate, tokens, shape_.kv_heads, shape_.slots);
+    }
+    return inputs;
+  }
+
+  /// Rows of all heads as the operator's views.
   static auto heads(T* data, const TokenBatch& tokens, Index heads, Index dim) {
     return TensorView<T, Dynamic, Dynamic, Dynamic, Dynamic>(
         data, {tokens.batch, tokens.tokens, heads, dim});
+  }
+  /// One number for each query.
+  Share per_query(T* data, const TokenBatch& tokens) const {
+    return Share(data, {tokens.batch, tokens.tokens, shape_.query_heads});
+  }
+
+ private:
+  /// Where a step has memory of its own, it begins from a copy.
+  static void carry(const T* from, T* to, Index count) noexcept {
+    if (from != to) std::copy_n(from, count, to);
   }
 
   /// q, k and v, after their convolutions if there are any.
@@ -242,53 +302,51 @@ class NativeHybridAttention {
   void project(const ConstRows& x, const TokenBatch& tokens, LayerState<T>& state,
                const Activations& a, E&& executor) const {
     const auto one = [&](std::size_t which, const Tensor<T, 2>& weight, const Tensor<T, 3>& taps,
-                         const Tensor<T, 1>& bias, T* out) {
+                         const Tensor<T, 1>& bias, T* input, T* out) {
       const Rows to(out, {tokens.rows(), weight.extent(0)});
       if (options_.convolution_taps == 0) {
         linear(x, weight, to, executor);
         return;
       }
-      const Rows raw(a.raw, to.extents());
-      linear(x, weight, raw, executor);
-      short_convolution(raw, tokens, ConstRows(taps.data(), {taps.extent(0), taps.extent(2)}), bias,
-                        state.convolutions()[which], to);
+      const Rows convolved(input, to.extents());
+      linear(x, weight, convolved, executor);
+      short_convolution(convolved, tokens, ConstRows(taps.data(), {taps.extent(0), taps.extent(2)}),
+                        bias, state.convolutions()[which], to);
     };
-    one(0, weights_.q_proj, weights_.q_conv1d, weights_.q_conv_bias, a.q);
-    one(1, weights_.k_proj, weights_.k_conv1d, weights_.k_conv_bias, a.k);
-    one(2, weights_.v_proj, weights_.v_conv1d, weights_.v_conv_bias, a.v);
+    one(0, weights_.q_proj, weights_.q_conv1d, weights_.q_conv_bias, a.q_input, a.q);
+    one(1, weights_.k_proj, weights_.k_conv1d, weights_.k_conv_bias, a.k_input, a.k);
+    one(2, weights_.v_proj, weights_.v_conv1d, weights_.v_conv_bias, a.v_input, a.v);
   }
 
   /// The window's queries and keys: rotated copies.
-  void rotate(const TokenBatch& tokens, const RotaryTable<T>& table, const Activations& a,
-              AttentionInputs<T>& inputs) const {
+  void rotate(const TokenBatch& tokens, const RotaryTable<T>& table, const Activations& a) const {
     const auto one = [&](const T* from, T* to, Index heads) {
-      const typename TensorView<T, Dynamic, Dynamic, Dynamic>::Sizes sizes{tokens.rows(), heads,
-                                                                           shape_.key_dim};
-      rotate_half({from, sizes}, table.cosine, table.sine,
-                  TensorView<T, Dynamic, Dynamic, Dynamic>(to, sizes));
+      const typename Share::Sizes sizes{tokens.rows(), heads, shape_.key_dim};
+      rotate_half({from, sizes}, table.cosine, table.sine, Share(to, sizes));
     };
     one(a.q, a.q_window, shape_.query_heads);
     one(a.k, a.k_window, shape_.kv_heads);
-    inputs.q_window = heads(a.q_window, tokens, shape_.query_heads, shape_.key_dim);
-    inputs.k_window = heads(a.k_window, tokens, shape_.kv_heads, shape_.key_dim);
   }
 
-  /// The slots' queries and keys, mapped in place, and the gates.
+  /// The slots' queries and keys, mapped, and the gates.
   template <Executor E>
   void prepare_slots(const ConstRows& x, const TokenBatch& tokens, const Activations& a,
-                     AttentionInputs<T>& inputs, E&& executor) const {
-    const auto map = [&](T* data, Index heads) {
-      apply_feature_map(options_.feature_map, Rows(data, {tokens.rows() * heads, shape_.key_dim}),
-                        weights_.feature_map, a.map, executor);
+                     E&& executor) const {
+    const auto map = [&](const T* from, T* to, Index heads) {
+      const Rows mapped(to, {tokens.rows() * heads, shape_.key_dim});
+      carry(from, to, mapped.size());
+      apply_feature_map(options_.feature_map, mapped, weights_.feature_map, a.map, executor);
     };
-    map(a.q, shape_.query_heads);
-    map(a.k, shape_.kv_heads);
+    map(a.q, a.q_slot, shape_.query_heads);
+    map(a.k, a.k_slot, shape_.kv_heads);
     const Index gates = shape_.kv_heads * shape_.slots;
-    linear(x, weights_.f_proj, Rows(a.gate, {tokens.rows(), gates}), executor);
-    log_gates(a.gate, tokens.rows() * gates, options_.gate_divisor);
-    inputs.q_slot = heads(a.q, tokens, shape_.query_heads, shape_.key_dim);
-    inputs.k_slot = heads(a.k, tokens, shape_.kv_heads, shape_.key_dim);
-    inputs.log_gate = heads(a.gate, tokens, shape_.kv_heads, shape_.slots);
+    const Rows logits(a.gate_logits, {tokens.rows(), gates});
+    linear(x, weights_.f_proj, logits, executor);
+    if (options_.gate_bias)
+      for (Index r = 0; r < tokens.rows(); ++r)
+        for (Index g = 0; g < gates; ++g) logits(r, g) += weights_.f_proj_bias(g);
+    carry(a.gate_logits, a.log_gate, logits.size());
+    log_gates(a.log_gate, logits.size(), options_.gate_divisor);
   }
 
   LayerShape shape_;

@@ -14,6 +14,7 @@
 #include <nha/layer/model_options.hpp>
 
 #include <concepts>
+#include <cstddef>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -25,7 +26,8 @@ NHA_ISA_NAMESPACE_BEGIN
 template <std::floating_point T>
 struct AttentionWeights {
   Tensor<T, 2> q_proj, k_proj, v_proj;
-  Tensor<T, 2> f_proj;  ///< forget gates: row h * M + m is slot m of key/value head h
+  Tensor<T, 2> f_proj;       ///< forget gates: row h * M + m is slot m of key/value head h
+  Tensor<T, 1> f_proj_bias;  ///< of LayerOptions::gate_bias
   Tensor<T, 2> o_proj;
   Tensor<T, 1> g_norm;                        ///< of OutputForm::silu_norm
   Tensor<T, 2> feature_map;                   ///< of FeatureMap::t2r
@@ -45,6 +47,15 @@ struct DecoderBlockWeights {
   AttentionWeights<T> attn;
   Tensor<T, 1> mlp_norm;
   FeedForwardWeights<T> mlp;
+};
+
+/// References to the weights of a block that lie elsewhere, under the names of DecoderBlockWeights.
+template <class Vector, class Attention, class FeedForward>
+struct DecoderBlockWeightRefs {
+  Vector& attn_norm;
+  Attention& attn;
+  Vector& mlp_norm;
+  FeedForward& mlp;
 };
 
 template <std::floating_point T>
@@ -70,9 +81,11 @@ void visit_attention_weights(const LayerShape& shape, const LayerOptions& option
   visit(prefix + "q_proj.weight", weights.q_proj, Sizes2{q, shape.hidden});
   visit(prefix + "k_proj.weight", weights.k_proj, Sizes2{k, shape.hidden});
   visit(prefix + "v_proj.weight", weights.v_proj, Sizes2{v, shape.hidden});
-  if (shape.slots > 0)
-    visit(prefix + "f_proj.weight", weights.f_proj,
-          Sizes2{shape.kv_heads * shape.slots, shape.hidden});
+  if (shape.slots > 0) {
+    const Index gates = shape.kv_heads * shape.slots;
+    visit(prefix + "f_proj.weight", weights.f_proj, Sizes2{gates, shape.hidden});
+    if (options.gate_bias) visit(prefix + "f_proj.bias", weights.f_proj_bias, Sizes1{gates});
+  }
   visit(prefix + "o_proj.weight", weights.o_proj, Sizes2{shape.hidden, o});
   if (options.output == OutputForm::silu_norm)
     visit(prefix + "g_norm.weight", weights.g_norm, Sizes1{o});
@@ -100,25 +113,35 @@ void visit_feed_forward_weights(Index hidden, Index intermediate, const std::str
   visit(prefix + "down_proj.weight", weights.down_proj, Sizes{hidden, intermediate});
 }
 
-/// The same for a whole model; weights.layers must have options.layers entries.
-template <class Weights, class Visit>
-void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit) {
+/// The same for a whole model whose parts lie anywhere: `block(n)` gives the weights of block n, in
+/// or by something with the members of DecoderBlockWeights.
+template <class Matrix, class Block, class Vector, class Visit>
+void visit_model_weights(const ModelOptions& options, Index layers, Matrix& embeddings,
+                         Block&& block, Vector& norm, Matrix& head, Visit&& visit) {
   using Sizes1 = Tensor<float, 1>::Sizes;
   using Sizes2 = Tensor<float, 2>::Sizes;
   const Index hidden = options.shape.hidden;
-  visit(std::string("model.embeddings.weight"), weights.embeddings,
-        Sizes2{options.vocabulary, hidden});
-  for (std::size_t n = 0; n < weights.layers.size(); ++n) {
-    auto& layer = weights.layers[n];
+  visit(std::string("model.embeddings.weight"), embeddings, Sizes2{options.vocabulary, hidden});
+  for (Index n = 0; n < layers; ++n) {
+    auto&& layer = block(n);
     const std::string prefix = "model.layers." + std::to_string(n) + ".";
     visit(prefix + "attn_norm.weight", layer.attn_norm, Sizes1{hidden});
     visit_attention_weights(options.shape, options.layer, prefix + "attn.", layer.attn, visit);
     visit(prefix + "mlp_norm.weight", layer.mlp_norm, Sizes1{hidden});
     visit_feed_forward_weights(hidden, options.intermediate, prefix + "mlp.", layer.mlp, visit);
   }
-  visit(std::string("model.norm.weight"), weights.norm, Sizes1{hidden});
+  visit(std::string("model.norm.weight"), norm, Sizes1{hidden});
   if (!options.tied_head)
-    visit(std::string("lm_head.weight"), weights.head, Sizes2{options.vocabulary, hidden});
+    visit(std::string("lm_head.weight"), head, Sizes2{options.vocabulary, hidden});
+}
+
+/// The same for the weights of a whole model; weights.layers must have options.layers entries.
+template <class Weights, class Visit>
+void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit) {
+  visit_model_weights(
+      options, static_cast<Index>(weights.layers.size()), weights.embeddings,
+      [&](Index n) -> auto& { return weights.layers[static_cast<std::size_t>(n)]; }, weights.norm,
+      weights.head, visit);
 }
 
 namespace detail {

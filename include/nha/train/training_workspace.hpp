@@ -1,0 +1,145 @@
+// SPDX-License-Identifier: MIT
+// TrainingWorkspace: the memory of training steps that several threads compute.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/tensor_view.hpp>
+#include <nha/core/workspace.hpp>
+#include <nha/layer/language_model.hpp>
+#include <nha/layer/language_model_state.hpp>
+#include <nha/layer/model_options.hpp>
+#include <nha/layer/weights.hpp>
+#include <nha/parallel/executor.hpp>
+#include <nha/train/cross_entropy.hpp>
+#include <nha/train/initial_weights.hpp>
+#include <nha/train/language_model_tape.hpp>
+#include <nha/train/parameters.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <optional>
+#include <string>
+#include <utility>
+#include <vector>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// @throws ArgumentError if the weights have other shapes than a model with these options.
+template <std::floating_point T>
+void set_to_zero(const ModelOptions& options, LanguageModelWeights<T>& weights) {
+  for (const Parameter<T>& parameter : parameters(options, weights))
+    std::fill(parameter.values.begin(), parameter.values.end(), T{0});
+}
+
+}  // namespace detail
+
+/// Scratch memory of training steps: grows at the first step that needs more, and serves steps of
+/// any models, batches and windows in turn.
+template <std::floating_point T>
+class TrainingWorkspace {
+ public:
+  using Tokens = typename LanguageModel<T>::Tokens;
+
+  /// Consecutive sequences of a batch, which one task computes.
+  struct Share {
+    Index first = 0, count = 0;
+    std::optional<LanguageModelState<T>> state;
+    LanguageModelWeights<T> gradients;  // of all but the first share, which has the caller's
+    CrossEntropy cross_entropy = {};
+    double slot_share = 0;
+  };
+  /// What a thread works with.
+  struct Worker {
+    LanguageModelTape<T> tape;
+    Workspace cross_entropy;
+    Workspace dx;
+  };
+
+  /// Cuts a batch into at most `shares` shares and takes all memory that its passes need.
+  void prepare(const LanguageModel<T>& model, const Tokens& tokens,
+               const std::vector<Index>& windows, Index shares, bool with_gradients,
+               Index workers) {
+    const Index sequences = tokens.extent(0);
+    const Index count = std::min(shares, sequences);
+    cut(model, {model.options(), shortened(model, windows, tokens.extent(1)), sequences, count});
+    for (Index n = 1; n < count && with_gradients; ++n) {
+      LanguageModelWeights<T>& gradients = shares_[static_cast<std::size_t>(n)].gradients;
+      if (gradients.layers.empty()) gradients = zero_weights<T>(model.options());
+    }
+    const Share& largest = shares_.back();
+    const Tokens most = tokens.template slice<0>(largest.first, largest.count);
+    workers_.resize(std::max(workers_.size(), static_cast<std::size_t>(workers)));
+    for (Worker& worker : workers_) {
+      worker.tape.reserve(model, most, *largest.state);
+      worker.dx.reserve(static_cast<std::size_t>(most.size() * model.options().shape.hidden) *
+                        sizeof(T));
+      worker.cross_entropy.reserve(cross_entropy_workspace_bytes<T>(
+          most.size(), model.options().shape.hidden, model.options().vocabulary));
+    }
+  }
+
+  /// Adds the gradients of the other shares to `sum`, in order.
+  template <Executor E>
+  void add_gradients(const ModelOptions& options, LanguageModelWeights<T>& sum, E&& executor) {
+    const std::vector<Parameter<T>> to = parameters(options, sum);
+    for (std::size_t n = 1; n < shares_.size(); ++n) {
+      const std::vector<Parameter<T>> from = parameters(options, shares_[n].gradients);
+      const auto task = [&](Index i, Index) {
+        const auto& values = from[static_cast<std::size_t>(i)].values;
+        const auto& total = to[static_cast<std::size_t>(i)].values;
+        for (std::size_t k = 0; k < values.size(); ++k) total[k] += values[k];
+      };
+      executor.run(static_cast<Index>(to.size()), task);
+    }
+  }
+
+  std::vector<Share>& shares() noexcept { return shares_; }
+  std::vector<Worker>& workers() noexcept { return workers_; }
+
+ private:
+  /// What shares were made for.
+  struct Plan {
+    ModelOptions model;
+    std::vector<Index> windows;
+    Index sequences = 0, shares = 0;
+    bool operator==(const Plan&) const = default;
+  };
+
+  /// The windows for sequences of `tokens` tokens: longer ones than that change nothing but the
+  /// memory they take.
+  static std::vector<Index> shortened(const LanguageModel<T>& model,
+                                      const std::vector<Index>& windows, Index tokens) {
+    std::vector<Index> shortened;
+    for (Index n = 0; n < model.options().layers; ++n) {
+      const AttentionOptions layer =
+          layer_attention_options(model.options(), {.windows = windows}, n);
+      shortened.push_back(std::min(layer.window, std::max(tokens, layer.slot_delay.value_or(0))));
+    }
+    return shortened;
+  }
+
+  void cut(const LanguageModel<T>& model, Plan plan) {
+    if (plan == plan_) return;
+    if (!(plan.model == plan_.model)) shares_.clear();
+    plan_ = {};  // in case memory runs out
+    shares_.resize(static_cast<std::size_t>(plan.shares));
+    for (Index n = 0; n < plan.shares; ++n) {
+      Share& share = shares_[static_cast<std::size_t>(n)];
+      share.first = plan.sequences * n / plan.shares;
+      share.count = plan.sequences * (n + 1) / plan.shares - share.first;
+      share.state = model.make_state({.batch = share.count, .windows = plan.windows});
+    }
+    plan_ = std::move(plan);
+  }
+
+  std::vector<Share> shares_;
+  std::vector<Worker> workers_;
+  Plan plan_;
+};
+
+NHA_ISA_NAMESPACE_END
