@@ -177,6 +177,25 @@ class ConvolutionState {
   std::vector<Position> positions_;
 };
 
+namespace detail {
+
+/// The sum before the silu for one token: out[c] = bias[c] + sum_i weight[c][i] * input(i)[c],
+/// where input(i) is the row [channels] that tap i meets, or null before the sequence.
+template <class T, class Input>
+NHA_INLINE void convolve_token(const TensorView<const T, Dynamic, Dynamic>& weight,
+                               const TensorView<const T, Dynamic>& bias, const Input& input,
+                               T* out) {
+  const Index channels = weight.extent(0);
+  for (Index c = 0; c < channels; ++c) out[c] = bias.empty() ? T{0} : bias(c);
+  for (Index i = 0; i < weight.extent(1); ++i) {
+    const T* in = input(i);
+    if (in == nullptr) continue;
+    for (Index c = 0; c < channels; ++c) out[c] += weight(c, i) * in[c];
+  }
+}
+
+}  // namespace detail
+
 /// y[t][c] = silu(bias[c] + sum_i weight[c][i] * x[t - taps + 1 + i][c]) for each sequence, inputs
 /// before its first being 0: x and y [rows, channels] with contiguous rows, not overlapping; weight
 /// [channels, taps]; bias [channels] or empty. Continues from the state and moves it on.
@@ -206,14 +225,13 @@ void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
     const std::int64_t seen = state.tokens_seen(n);
     for (Index t = 0; t < count; ++t) {
       T* out = y.data() + (first + t) * y.stride(0);
-      for (Index c = 0; c < channels; ++c) out[c] = bias.empty() ? T{0} : bias(c);
-      for (Index i = 0; i < taps; ++i) {
+      const auto input = [&](Index i) -> const T* {
         const Index source = t - taps + 1 + i;
-        if (seen + source < 0) continue;
-        const T* in =
-            source >= 0 ? x.data() + (first + source) * x.stride(0) : state.input(n, seen + source);
-        for (Index c = 0; c < channels; ++c) out[c] += weight(c, i) * in[c];
-      }
+        if (seen + source < 0) return nullptr;
+        return source >= 0 ? x.data() + (first + source) * x.stride(0)
+                           : state.input(n, seen + source);
+      };
+      detail::convolve_token(weight, bias, input, out);
       silu(out, channels);
     }
     state.append(n, x.template slice<0>(first, count));

@@ -1,0 +1,160 @@
+// SPDX-License-Identifier: MIT
+#include <nha/layer/short_convolution_backward.hpp>
+
+#include "support/expect_error.hpp"
+#include "support/random_model.hpp"
+
+#include <gtest/gtest.h>
+
+#include <cstdint>
+#include <vector>
+
+namespace {
+
+using nha::Index;
+using nha::Tensor;
+using nha::TokenBatch;
+using ConvolutionRows = nha::TensorView<double, nha::Dynamic, nha::Dynamic>;
+using ConvolutionVector = nha::TensorView<double, nha::Dynamic>;
+
+class ShortConvolutionBackward : public testing::Test {
+ protected:
+  static constexpr Index kTokens = 12, kWidth = 5;
+
+  void use(Index taps, bool with_bias) {
+    weight = nha_test::random_tensor<double, 2>({kWidth, taps}, 2);
+    bias = with_bias ? nha_test::random_tensor<double, 1>({kWidth}, 3) : Tensor<double, 1>();
+    dweight = Tensor<double, 2>(weight.extents());
+    dbias = Tensor<double, 1>(bias.extents());
+  }
+  void run(const TokenBatch& tokens) {
+    nha::short_convolution_backward(x, tokens, weight, bias, dy, dx, dweight, dbias,
+                                    scratch.data());
+  }
+  double loss(const TokenBatch& tokens) const {
+    nha::ConvolutionState<double> state(tokens.sequences(), kWidth, weight.extent(1));
+    Tensor<double, 2> y({kTokens, kWidth});
+    nha::short_convolution(x, tokens, weight, bias, state, y.view());
+    double sum = 0;
+    for (Index i = 0; i < y.size(); ++i) sum += y.data()[i] * dy.data()[i];
+    return sum;
+  }
+  template <int Rank>
+  void expect_slopes(const TokenBatch& tokens, Tensor<double, Rank>& of,
+                     const Tensor<double, Rank>& found, double before) const {
+    const double step = 1e-5;
+    for (Index i = 0; i < of.size(); ++i) {
+      double& value = of.data()[i];
+      const double at = value;
+      value = at + step;
+      const double above = loss(tokens);
+      value = at - step;
+      const double below = loss(tokens);
+      value = at;
+      ASSERT_NEAR(found.data()[i], before + (above - below) / (2 * step), 1e-8);
+    }
+  }
+
+  Tensor<double, 2> x = nha_test::random_tensor<double, 2>({kTokens, kWidth});
+  Tensor<double, 2> dy = nha_test::random_tensor<double, 2>({kTokens, kWidth}, 4);
+  Tensor<double, 2> dx{Tensor<double, 2>({kTokens, kWidth})};
+  Tensor<double, 2> weight, dweight;
+  Tensor<double, 1> bias, dbias;
+  std::vector<double> scratch = std::vector<double>(kTokens * kWidth);
+};
+
+TEST_F(ShortConvolutionBackward, AgreesWithFiniteDifferences) {
+  const std::vector<std::int64_t> packed = {0, 1, 1, 8, 12};
+  for (const TokenBatch& tokens :
+       {TokenBatch{1, 12}, TokenBatch{3, 4}, TokenBatch{12, 1}, TokenBatch{1, 12, packed}})
+    for (Index taps : {1, 2, 4})
+      for (bool with_bias : {false, true}) {
+        use(taps, with_bias);
+        for (double& value : dx.values()) value = 100;  // must not survive
+        for (double& value : dweight.values()) value = 2;
+        for (double& value : dbias.values()) value = 3;
+        run(tokens);
+        expect_slopes(tokens, x, dx, 0);
+        expect_slopes(tokens, weight, dweight, 2);
+        expect_slopes(tokens, bias, dbias, 3);
+      }
+}
+
+TEST_F(ShortConvolutionBackward, PackedSequencesEqualThoseOfABatch) {
+  use(4, true);
+  run({3, 4});
+  const auto batch_dx = dx, batch_dweight = dweight;
+  use(4, true);
+  const std::vector<std::int64_t> packed = {0, 4, 8, 12};
+  run({1, 12, packed});
+  for (Index i = 0; i < dx.size(); ++i) EXPECT_EQ(dx.data()[i], batch_dx.data()[i]);
+  for (Index i = 0; i < dweight.size(); ++i) EXPECT_EQ(dweight.data()[i], batch_dweight.data()[i]);
+}
+
+TEST_F(ShortConvolutionBackward, MayWriteOverDyAndInSlices) {
+  use(3, true);
+  run({2, 6});
+  const auto dweight_apart = dweight;
+  Tensor<double, 2> wide({kTokens, kWidth + 3});
+  const ConvolutionRows part = wide.view().slice<1>(2, kWidth);
+  for (Index t = 0; t < kTokens; ++t)
+    for (Index c = 0; c < kWidth; ++c) part(t, c) = dy(t, c);
+  use(3, true);
+  nha::short_convolution_backward(x, {2, 6}, weight, bias, part, part, dweight, dbias,
+                                  scratch.data());
+  for (Index t = 0; t < kTokens; ++t) {
+    for (Index c = 0; c < kWidth; ++c) EXPECT_EQ(part(t, c), dx(t, c));
+    EXPECT_TRUE(wide(t, 1) == 0 && wide(t, 2 + kWidth) == 0);
+  }
+  for (Index i = 0; i < dweight.size(); ++i) EXPECT_EQ(dweight.data()[i], dweight_apart.data()[i]);
+}
+
+TEST_F(ShortConvolutionBackward, ScratchMemoryOfTheLongestSequenceIsEnough) {
+  use(4, true);
+  scratch.assign(4 * kWidth + 1, 7.0);
+  run({3, 4});
+  EXPECT_EQ(scratch.back(), 7.0);
+  EXPECT_NE(scratch[4 * kWidth - 1], 7.0);
+}
+
+TEST_F(ShortConvolutionBackward, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
+  use(4, true);
+  const auto refuses = [&](const TokenBatch& tokens, const ConvolutionRows& x_,
+                           const ConvolutionRows& weight_, const ConvolutionVector& bias_,
+                           const ConvolutionRows& dy_, const ConvolutionRows& dx_,
+                           const ConvolutionRows& dweight_, const ConvolutionVector& dbias_,
+                           double* scratch_, const char* message) {
+    NHA_EXPECT_ERROR(nha::short_convolution_backward(x_, tokens, weight_, bias_, dy_, dx_, dweight_,
+                                                     dbias_, scratch_),
+                     nha::ArgumentError, message);
+    for (double value : dx.values()) EXPECT_EQ(value, 0) << message;
+    for (double value : dweight.values()) EXPECT_EQ(value, 0) << message;
+    for (double value : dbias.values()) EXPECT_EQ(value, 0) << message;
+  };
+  const ConvolutionRows in = x.view(), w = weight.view(), d = dy.view(), to = dx.view(),
+                        dw = dweight.view();
+  const ConvolutionVector b = bias.view(), db = dbias.view();
+  double* room = scratch.data();
+  const TokenBatch all{1, kTokens};
+  const std::vector<std::int64_t> beyond = {0, 13};
+  refuses({1, 12, beyond}, in, w, b, d, to, dw, db, room, "cu_seqlens");
+  refuses({1, 11}, in, w, b, d, to, dw, db, room,
+          "x of short_convolution_backward is [12, 5]; expected [11, 5]");
+  refuses(all, in, w, b, d.slice<1>(0, 4), to, dw, db, room,
+          "dy of short_convolution_backward is [12, 4]; expected [12, 5]");
+  refuses(all, in, w, b, d, to.slice<0>(0, 4), dw, db, room,
+          "dx of short_convolution_backward is [4, 5]; expected [12, 5]");
+  refuses(all, in, w.slice<1>(0, 0), b, d, to, dw, db, room,
+          "weight of short_convolution_backward has 0 taps");
+  refuses(all, in, w, b, d, to, dw.slice<1>(0, 3), db, room,
+          "dweight of short_convolution_backward is [5, 3]; expected [5, 4]");
+  refuses(all, in, w, b.slice<0>(0, 4), d, to, dw, db, room,
+          "bias of short_convolution_backward has 4 entries; expected 5");
+  refuses(all, in, w, b, d, to, dw, {}, room,
+          "dbias of short_convolution_backward has 0 entries; expected 5");
+  refuses(all, in, w, {}, d, to, dw, db, room,
+          "dbias of short_convolution_backward has 5 entries; expected 0");
+  refuses(all, in, w, b, d, to, dw, db, nullptr, "scratch of short_convolution_backward is null");
+}
+
+}  // namespace
