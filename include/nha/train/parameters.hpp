@@ -7,6 +7,7 @@
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/tensor.hpp>
+#include <nha/layer/language_model.hpp>
 #include <nha/layer/model_options.hpp>
 #include <nha/layer/weights.hpp>
 
@@ -60,6 +61,25 @@ template <std::floating_point T>
 std::vector<Parameter<const T>> parameters(const ModelOptions& options,
                                            const LanguageModelWeights<T>& weights) {
   return detail::list_parameters<const T>(options, weights);
+}
+
+/// The weights of a model, whose numbers may change between calls, as an optimiser changes them.
+template <std::floating_point T>
+std::vector<Parameter<T>> parameters(LanguageModel<T>& model) {
+  std::vector<Parameter<T>> list;
+  model.visit_weights([&](const std::string& name, auto& tensor, const auto& extents) {
+    list.push_back({name, std::vector<Index>(extents.begin(), extents.end()), tensor.values()});
+  });
+  return list;
+}
+/// The same of a model that is only read.
+template <std::floating_point T>
+std::vector<Parameter<const T>> parameters(const LanguageModel<T>& model) {
+  std::vector<Parameter<const T>> list;
+  model.visit_weights([&](const std::string& name, const auto& tensor, const auto& extents) {
+    list.push_back({name, std::vector<Index>(extents.begin(), extents.end()), tensor.values()});
+  });
+  return list;
 }
 
 NHA_ISA_NAMESPACE_END
