@@ -34,6 +34,8 @@ class FeedForward {
   }
 
   const FeedForwardWeights<T>& weights() const noexcept { return weights_; }
+  /// Their numbers may change between calls, their shapes may not.
+  FeedForwardWeights<T>& weights() noexcept { return weights_; }
 
   /// Scratch memory of one call, each part [rows, intermediate]: W_gate x, W_up x and their product
   /// after the silu, which takes the place of the gate unless that is kept.
