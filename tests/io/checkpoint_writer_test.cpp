@@ -50,6 +50,7 @@ nha::ModelOptions convolving_model() {
   nha::LayerOptions layer = nha_test::convolving(3);
   layer.convolution_bias = true;
   layer.feature_map = nha::FeatureMap::t2r;
+  layer.gate_bias = true;
   return nha_test::small_model(layer);
 }
 
@@ -74,6 +75,17 @@ TYPED_TEST(CheckpointWriter, WhatIsWrittenIsReadBackToTheBit) {
     EXPECT_EQ(*nha::Safetensors(folder.file("model.safetensors")).find_metadata("steps"), "7");
     EXPECT_EQ(folder.names().size(), 2u);
   }
+}
+
+TEST(SaveLanguageModel, AModelAndItsWeightsGiveTheSameFiles) {
+  const nha_test::TemporaryFolder folder;
+  const nha::ModelOptions options = convolving_model();
+  const auto weights = nha_test::random_model_weights<float>(options);
+  nha::save_language_model(folder.file("a"), options, weights);
+  nha::save_language_model(folder.file("b"), nha::LanguageModel<float>(options, weights));
+  for (const char* name : {"/config.json", "/model.safetensors"})
+    EXPECT_EQ(nha_test::read_text(folder.file("a") + name),
+              nha_test::read_text(folder.file("b") + name));
 }
 
 TEST(SaveLanguageModel, MakesTheFolder) {

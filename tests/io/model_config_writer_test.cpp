@@ -63,6 +63,7 @@ class RandomModelOptions {
     layer.value_activation = static_cast<nha::ValueActivation>(size(0, 1));
     layer.output = static_cast<nha::OutputForm>(size(0, 1));
     layer.gate_divisor = real(-2, 3);
+    layer.gate_bias = coin();
     layer.rope_theta = real(0, 7);
     layer.output_norm_eps = coin() ? o.norm_eps : real(-12, 0);
     if (coin()) {
@@ -113,6 +114,7 @@ TEST(ModelConfigWriter, WritesTheKeysOfPublishedConfigurationsFirst) {
  "value_activation": "silu",
  "output_form": "silu_norm",
  "gate_logit_normalizer": 8.0,
+ "gate_bias": false,
  "rope_theta": 10000.0,
  "norm_eps": 1e-05,
  "output_norm_eps": 1e-05,

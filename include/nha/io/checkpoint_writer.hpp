@@ -12,6 +12,7 @@
 #include <nha/io/new_file.hpp>
 #include <nha/io/safetensors_header.hpp>
 #include <nha/io/safetensors_writer.hpp>
+#include <nha/layer/language_model.hpp>
 #include <nha/layer/model_options.hpp>
 #include <nha/layer/weights.hpp>
 #include <nha/train/parameters.hpp>
@@ -47,8 +48,9 @@ inline bool holds_text(const std::string& path, std::string_view text) {
   return std::ranges::equal(file.bytes(), std::as_bytes(std::span<const char>(text)));
 }
 
+/// Adds a list of weights or moments to what is to be saved.
 template <class T>
-void append_tensors(std::vector<TensorToSave>& tensors, std::span<const Parameter<T>> list) {
+void append_tensors(std::vector<TensorToSave>& tensors, const std::vector<Parameter<T>>& list) {
   for (const Parameter<T>& parameter : list)
     tensors.emplace_back(parameter.name, parameter.shape,
                          std::span<const std::remove_const_t<T>>(parameter.values));
@@ -73,6 +75,16 @@ inline void write_checkpoint(const std::string& folder, std::string_view config,
   model.commit();
 }
 
+template <class T>
+void save_weights(const std::string& folder, const ModelOptions& options,
+                  const std::vector<Parameter<T>>& weights, const Metadata& metadata) {
+  const std::string config = model_config_text(options);
+  std::vector<TensorToSave> tensors;
+  append_tensors(tensors, weights);
+  make_folder(folder);
+  write_checkpoint(folder, config, tensors, metadata);
+}
+
 }  // namespace detail
 
 /// Writes a model as `folder`/config.json, of ConfigLayout::plain, and `folder`/model.safetensors:
@@ -86,18 +98,19 @@ inline void write_checkpoint(const std::string& folder, std::string_view config,
 /// says the same, the old weights stay until the new ones take their name; otherwise they are
 /// removed before config.json is replaced, and until the new ones take their name there are none.
 /// @param metadata strings for the header of model.safetensors
-/// @throws ArgumentError if a weight has another shape than the options ask for, a configuration
-///   cannot say the options, or metadata is not UTF-8; FormatError naming the file that cannot be
-///   written.
+/// @throws ArgumentError if a configuration cannot say the options, or metadata is not UTF-8;
+///   FormatError naming the file that cannot be written.
+template <std::floating_point T>
+void save_language_model(const std::string& folder, const LanguageModel<T>& model,
+                         const Metadata& metadata = {}) {
+  detail::save_weights(folder, model.options(), parameters(model), metadata);
+}
+/// The same for weights that are in no model.
+/// @throws ArgumentError also if a weight has another shape than the options ask for.
 template <std::floating_point T>
 void save_language_model(const std::string& folder, const ModelOptions& options,
                          const LanguageModelWeights<T>& weights, const Metadata& metadata = {}) {
-  const std::string config = model_config_text(options);
-  const std::vector<Parameter<const T>> list = parameters(options, weights);
-  std::vector<TensorToSave> tensors;
-  detail::append_tensors(tensors, std::span<const Parameter<const T>>(list));
-  detail::make_folder(folder);
-  detail::write_checkpoint(folder, config, tensors, metadata);
+  detail::save_weights(folder, options, parameters(options, weights), metadata);
 }
 
 NHA_ISA_NAMESPACE_END

@@ -95,6 +95,7 @@ inline std::string model_config_text(const ModelOptions& options) {
   text.put_name("value_activation", layer.value_activation, detail::kValueActivationNames);
   text.put_name("output_form", layer.output, detail::kOutputFormNames);
   text.put("gate_logit_normalizer", layer.gate_divisor);
+  text.put("gate_bias", layer.gate_bias);
   text.put("rope_theta", layer.rope_theta);
   text.put("norm_eps", options.norm_eps);
   text.put("output_norm_eps", layer.output_norm_eps);
