@@ -15,6 +15,7 @@
 #include <vector>
 
 #include "support/expect_error.hpp"
+#include "support/killed_process.hpp"
 #include "support/random_model.hpp"
 #include "support/temporary_folder.hpp"
 
@@ -148,6 +149,29 @@ TEST(SaveLanguageModel, WeightsDoNotAppearWithoutTheirConfiguration) {
                                             nha_test::random_model_weights<float>(options)),
                    nha::FormatError, "config.json: cannot write: ");
   EXPECT_EQ(folder.names().size(), 1u);
+}
+#endif
+
+#if NHA_TEST_CAN_KILL
+// Killed as soon as config.json is another, before the weights have followed it.
+TEST(SaveLanguageModel, KilledProgramsLeaveNoWeightsOfAnotherConfiguration) {
+  const nha_test::TemporaryFolder folder;
+  nha::ModelOptions options = nha_test::small_model();
+  const nha::LanguageModel<float> first = nha_test::random_model<float>(options, 1);
+  options.layer.attention.window = 9;  // the same shapes: nothing but the numbers tells them apart
+  const nha::LanguageModel<float> second = nha_test::random_model<float>(options, 2);
+  nha::save_language_model(folder.path(), first);
+  for (int round = 0; round < 12; ++round) {
+    nha_test::run_and_kill(
+        [&](int n) { nha::save_language_model(folder.path(), n % 2 == 0 ? second : first); },
+        nha_test::AfterReplacing(folder.file("config.json")));
+    const nha::ModelOptions found = nha::load_model_config(folder.file("config.json"));
+    if (!std::filesystem::exists(folder.file("model.safetensors"))) continue;
+    const auto weights = stored_weights<float>(folder.path(), found);
+    const nha::LanguageModel<float>& expected = found == first.options() ? first : second;
+    EXPECT_EQ(found, expected.options());
+    EXPECT_TRUE(std::ranges::equal(weights.norm.values(), expected.norm().values()));
+  }
 }
 #endif
 

@@ -5,6 +5,7 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <chrono>
 #include <cstddef>
 #include <cstdint>
 #include <filesystem>
@@ -350,8 +351,9 @@ TEST(TrainingCheckpointFile, KilledProgramsLeaveOneOfTheirSaves) {
   std::mt19937 random(7);
   int models = 0;
   for (int round = 0; round < 12; ++round) {
-    const int time = std::uniform_int_distribution<int>(200, 30000)(random);
-    nha_test::run_and_kill(time, [&](int n) { (n % 2 == 0 ? second : first).save(folder.path()); });
+    const std::chrono::microseconds time(std::uniform_int_distribution<int>(200, 30000)(random));
+    nha_test::run_and_kill([&](int n) { (n % 2 == 0 ? second : first).save(folder.path()); },
+                           nha_test::AfterTime(time));
     const TrainingCheckpoint checkpoint(folder.path());
     const ToyRun<float>& saved = checkpoint.record().seed == 1 ? first : second;
     ToyRun<float> resumed(checkpoint.options(), 3);
