@@ -5,6 +5,7 @@
 
 #include <string>
 #include <string_view>
+#include <vector>
 
 #include "support/expect_error.hpp"
 
@@ -55,6 +56,21 @@ TEST(ConfigValues, NestedValuesAreThereButHaveNoType) {
   EXPECT_EQ(v.needed_size("c"), 5);
   NHA_EXPECT_ERROR(v.text("a", ""), FormatError, "a.json: a is not a string");
   NHA_EXPECT_ERROR(v.size("l", 1), FormatError, "a.json: l is not an integer");
+}
+
+TEST(ConfigValues, ListsOfSizesAreReadWhole) {
+  EXPECT_EQ(one("[3, 0, 16777216]").sizes("k"), (std::vector<nha::Index>{3, 0, 16777216}));
+  EXPECT_TRUE(one("[]").sizes("k").empty());
+  EXPECT_TRUE(one("null").sizes("k").empty());
+  const ConfigValues two = values(R"({"a": [1, 2], "b": [[5], {"a": [6]}], "c": [3]})");
+  EXPECT_EQ(two.sizes("a"), (std::vector<nha::Index>{1, 2}));
+  EXPECT_EQ(two.sizes("c"), (std::vector<nha::Index>{3}));
+  for (const char* other : {"7", "{}", R"({"a": 1})", "[1, -1]", "[1, 16777217]", "[1, 2.0]",
+                            "[1, null]", "[true]", R"(["1"])", "[1, [2]]", "[[], 1]", "[1, {}]"}) {
+    SCOPED_TRACE(other);
+    NHA_EXPECT_ERROR(one(other).sizes("k"), FormatError,
+                     "a.json: k is not an array of integers from 0 to 16777216");
+  }
 }
 
 TEST(ConfigValues, WrongTypesAreNamed) {

@@ -132,6 +132,42 @@ TEST(ModelConfig, AFileThatDoesNotSayWhoseLayerItIsIsAskedAbout) {
                    "model_type is 'llama'; expected nha or gsa");
 }
 
+TEST(ModelConfig, PlainFilesMaySayWhatPublishedLayersHaveAlike) {
+  const std::string more = R"(, "num_slots": 0, "key_dim": 6, "value_dim": 5, "windows": [9, 0, 20],
+      "num_kv_heads": 2, "head_windows": [8, 64], "slot_delay": 7, "value_activation": "none",
+      "output_form": "plain", "norm_eps": 0.5, "output_norm_eps": 0.25)";
+  const auto refuses = [&](const std::string& from, const std::string& to, const char* message) {
+    std::string text = plain(more);
+    text.replace(text.find(from), from.size(), to);
+    NHA_EXPECT_ERROR(parse_model_config(text), FormatError, message);
+  };
+  const ModelOptions options = parse_model_config(plain(more));
+  EXPECT_EQ(options.shape.slots, 0);
+  EXPECT_EQ(options.shape.key_dim, 6);
+  EXPECT_EQ(options.shape.value_dim, 5);
+  EXPECT_EQ(options.windows, (std::vector<Index>{9, 0, 20}));
+  EXPECT_EQ(options.layer.attention.head_windows, (std::vector<Index>{8, 64}));
+  EXPECT_EQ(options.layer.value_activation, nha::ValueActivation::none);
+  EXPECT_EQ(options.layer.output, nha::OutputForm::plain);
+  EXPECT_EQ(options.norm_eps, 0.5);
+  EXPECT_EQ(options.layer.output_norm_eps, 0.25);
+  refuses("[9, 0, 20]", "[9]", "windows has 1 entries; expected one for each of 3 layers");
+  refuses("[8, 64]", "[8]", "head_windows has 1 entries; expected one for each of 2 key/value");
+  refuses("[8, 64]", "[8, 6]", "the slot delay is 7; expected 0 to the window, 6");
+  refuses(R"("head_windows": [8, 64])", R"("window_size": 7)",
+          "the slot delay is 7; expected 0 to the window, 0");
+  refuses("0.25", "-1", "output_norm_eps is negative");
+  refuses(R"("output_form": "plain")", R"("output_form": "gated")",
+          "output_form is 'gated'; expected plain or silu_norm");
+}
+
+TEST(ModelConfig, PublishedLayoutsKnowNoPlainKeys) {
+  const std::string more = R"(, "key_dim": 6, "value_dim": 5, "windows": [9, 0, 20],
+      "head_windows": 3, "value_activation": "none", "output_form": "plain", "slot_delay": 7)";
+  for (const ConfigLayout layout : {ConfigLayout::nha_v1, ConfigLayout::nha_v2, ConfigLayout::gsa})
+    EXPECT_EQ(parse_model_config(config(more), layout), parse_model_config(config(), layout));
+}
+
 // --- What may be wrong
 // -----------------------------------------------------------------------------
 

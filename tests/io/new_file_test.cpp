@@ -6,6 +6,7 @@
 #include <filesystem>
 #include <span>
 #include <string>
+#include <vector>
 
 #include "support/expect_error.hpp"
 #include "support/temporary_folder.hpp"
@@ -26,6 +27,26 @@ TEST(NewFile, AppearsWhole) {
   file.commit();
   EXPECT_EQ(nha_test::read_text(folder.file("a")), "one two");
   EXPECT_EQ(folder.names().size(), 1u);
+}
+
+TEST(NewFile, ClosedItIsOnTheDiskUnderAnotherName) {
+  const nha_test::TemporaryFolder folder;
+  {
+    nha::NewFile file(folder.file("a"));
+    write(file, "one");
+    file.close();
+    ASSERT_EQ(folder.names().size(), 1u);
+    EXPECT_NE(folder.names()[0], "a");
+    EXPECT_EQ(nha_test::read_text(folder.file(folder.names()[0])), "one");
+    file.commit();
+    EXPECT_EQ(folder.names(), std::vector<std::string>{"a"});
+  }
+  {
+    nha::NewFile file(folder.file("b"));
+    write(file, "two");
+    file.close();
+  }
+  EXPECT_EQ(folder.names(), std::vector<std::string>{"a"});
 }
 
 TEST(NewFile, LeavesNothingWithoutCommit) {
@@ -70,6 +91,21 @@ TEST(NewFile, ReplacesTheFileThatALinkNames) {
   file.commit();
   EXPECT_TRUE(std::filesystem::is_symlink(folder.file("link")));
   EXPECT_EQ(nha_test::read_text(folder.file("target")), "new");
+}
+
+TEST(NewFile, RemovesTheOldFileBeforehandWhereAsked) {
+  const nha_test::TemporaryFolder folder;
+  nha::NewFile first(folder.file("target"));
+  first.remove_old();  // there is none
+  first.commit();
+  std::filesystem::create_symlink("target", folder.file("link"));
+  nha::NewFile second(folder.file("link"));
+  write(second, "new");
+  second.remove_old();
+  EXPECT_FALSE(std::filesystem::exists(folder.file("target")));
+  second.commit();
+  EXPECT_EQ(nha_test::read_text(folder.file("link")), "new");
+  EXPECT_EQ(folder.names().size(), 2u);
 }
 
 TEST(NewFile, WritesToADeviceAndLeavesItOne) {

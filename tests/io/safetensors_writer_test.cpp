@@ -45,6 +45,19 @@ TEST(SafetensorsWriter, WritesTheFormatByteForByte) {
   EXPECT_EQ(nha_test::as_text(nha::safetensors_bytes(tensors, {{"k", "v"}})), expected);
 }
 
+TEST(SafetensorsWriter, TakesValuesWithAShapeToo) {
+  const auto numbers = counting(24);
+  const std::span<const float> values(numbers);
+  const std::vector<TensorToSave> by_shape{{"a", {2, 3, 2, 2}, values}};
+  const std::vector<TensorToSave> by_view{
+      {"a", TensorView<const float, 2, 3, 2, 2>(numbers.data(), {2, 3, 2, 2})}};
+  EXPECT_EQ(nha::safetensors_bytes(by_shape), nha::safetensors_bytes(by_view));
+  NHA_EXPECT_ERROR(TensorToSave("a", {5, 5}, values), nha::ArgumentError,
+                   "tensor 'a' of shape [5, 5] has 24 values");
+  NHA_EXPECT_ERROR(TensorToSave("a", {}, values.first(1)), nha::ArgumentError,
+                   "tensor 'a' of shape [] has 1 values");
+}
+
 TEST(SafetensorsWriter, WhatIsWrittenIsRead) {
   const auto numbers = counting(24);
   const std::vector<std::int64_t> integers{-1, 1ll << 40};

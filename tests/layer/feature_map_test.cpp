@@ -149,4 +149,22 @@ TEST_F(FeatureMapBackward, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
   refuses(FeatureMap::t2r, in, w, d, to, dw, nullptr, "scratch of feature_map_backward is null");
 }
 
+TEST_F(FeatureMapBackward, InFloatIsThatOfDoubleRounded) {
+  const auto rounded = [](const Tensor<double, 2>& from) {
+    Tensor<float, 2> to(from.extents());
+    for (Index i = 0; i < to.size(); ++i) to.data()[i] = static_cast<float>(from.data()[i]);
+    return to;
+  };
+  for (FeatureMap map :
+       {FeatureMap::identity, FeatureMap::swish, FeatureMap::relu, FeatureMap::t2r}) {
+    nha::feature_map_backward(map, x, weight, dy, dx.view(), dweight, scratch.data());
+    Tensor<float, 2> d = rounded(dy), d_weight({5, 5});
+    std::vector<float> room(55);
+    nha::feature_map_backward(map, rounded(x), rounded(weight), d, d.view(), d_weight, room.data());
+    for (Index i = 0; i < d.size(); ++i) EXPECT_NEAR(d.data()[i], dx.data()[i], 1e-5);
+    for (Index i = 0; i < dweight.size(); ++i)
+      EXPECT_NEAR(d_weight.data()[i], dweight.data()[i], 1e-5);
+  }
+}
+
 }  // namespace

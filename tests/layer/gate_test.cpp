@@ -35,6 +35,23 @@ TEST(Gate, LogGatesDivideAndAreNeverPositive) {
   EXPECT_LE(gates[3], 0.0f);
 }
 
+TEST(Gate, LogGatesAreTheSameAtEveryPlaceOfARow) {
+  for (nha::Index count = 0; count < 40; ++count) {
+    std::vector<float> gates;
+    for (nha::Index i = 0; i < count; ++i) gates.push_back(static_cast<float>(i - 20) * 1.37f);
+    const std::vector<float> logits = gates;
+    nha::log_gates(gates.data(), count, 8.0);
+    for (std::size_t i = 0; i < gates.size(); ++i)
+      EXPECT_EQ(gates[i], nha::log_sigmoid(logits[i]) / 8);
+  }
+}
+
+TEST(Gate, LogGatesOfNaNAreNaN) {
+  std::vector<float> gates(19, NAN);
+  nha::log_gates(gates.data(), 19, 8.0);
+  for (float gate : gates) EXPECT_TRUE(std::isnan(gate));
+}
+
 /// The slope of log_gates() at each logit, of a vector of any length.
 template <class T>
 std::vector<T> gate_slopes(const std::vector<T>& logits, double divisor) {

@@ -124,4 +124,15 @@ TEST(RotaryBackward, RefusesShapesThatDoNotFit) {
                    nha::ArgumentError, "cosine and sine of rotate_half_backward must be [2, 3]");
 }
 
+TEST(RotaryBackward, TurnsFloatsBackToo) {
+  const auto x = nha_test::random_tensor<float, 3>({1, 2, kDim});
+  Tensor<float, 2> cosine({1, kDim / 2}), sine({1, kDim / 2});
+  double frequencies[kDim / 2];
+  nha::rotary_frequencies(100.0, kDim, frequencies);
+  nha::rotary_row(9, frequencies, kDim / 2, cosine.data(), sine.data());
+  Tensor<float, 3> y = turned(x, 9, 100.0);
+  nha::rotate_half_backward(y, cosine, sine, y.view());
+  for (Index i = 0; i < x.size(); ++i) EXPECT_NEAR(y.data()[i], x.data()[i], 1e-6);
+}
+
 }  // namespace

@@ -157,4 +157,25 @@ TEST_F(ShortConvolutionBackward, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
   refuses(all, in, w, b, d, to, dw, db, nullptr, "scratch of short_convolution_backward is null");
 }
 
+TEST_F(ShortConvolutionBackward, InFloatIsThatOfDoubleRounded) {
+  const auto rounded = [](const auto& from, auto to) {
+    for (Index i = 0; i < to.size(); ++i) to.data()[i] = static_cast<float>(from.data()[i]);
+    return to;
+  };
+  use(4, true);
+  run({2, 6});
+  auto d = rounded(dy, Tensor<float, 2>(dy.extents()));
+  Tensor<float, 2> d_weight(weight.extents());
+  Tensor<float, 1> d_bias(bias.extents());
+  std::vector<float> room(scratch.size());
+  nha::short_convolution_backward(rounded(x, Tensor<float, 2>(x.extents())), {2, 6},
+                                  rounded(weight, Tensor<float, 2>(weight.extents())),
+                                  rounded(bias, Tensor<float, 1>(bias.extents())), d, d, d_weight,
+                                  d_bias, room.data());
+  for (Index i = 0; i < d.size(); ++i) EXPECT_NEAR(d.data()[i], dx.data()[i], 1e-5);
+  for (Index i = 0; i < dweight.size(); ++i)
+    EXPECT_NEAR(d_weight.data()[i], dweight.data()[i], 1e-5);
+  for (Index i = 0; i < dbias.size(); ++i) EXPECT_NEAR(d_bias.data()[i], dbias.data()[i], 1e-5);
+}
+
 }  // namespace

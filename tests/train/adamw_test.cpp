@@ -193,6 +193,10 @@ TEST(AdamW, ThreadsMakeNoDifference) {
     second.step(shared.weights, shared.gradients, 0.01, pool);
   }
   EXPECT_EQ(alone.weight_numbers, shared.weight_numbers);
+  // Every block has moments of its own.
+  const auto moment = second.moments()[0].values;
+  for (std::size_t i = 0; i < moment.size(); i += 1000)
+    EXPECT_NEAR(moment[i], 0.19f * shared.gradient_numbers[0][i], 1e-6f);
 }
 
 TEST(AdamW, ResumesExactlyFromItsMomentsAndSteps) {

@@ -18,13 +18,17 @@
 #include <string_view>
 #include <utility>
 #include <variant>
+#include <vector>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// An array or object; what is inside is of no interest.
-struct NestedValue {};
+/// An array or object. What is inside is of interest only where it is nothing but sizes.
+struct NestedValue {
+  bool is_sizes = false;
+  std::vector<Index> sizes = {};
+};
 using ConfigValue = std::variant<std::nullptr_t, bool, std::int64_t, std::uint64_t, double,
                                  std::string, NestedValue>;
 
@@ -36,18 +40,14 @@ class ConfigHandler {
   std::map<std::string, ConfigValue, std::less<>> values;
   std::string message;
 
-  bool start_object(std::size_t) {
-    if (depth_ == 1) put(NestedValue());
-    ++depth_;
-    return true;
-  }
+  bool start_object(std::size_t) { return start(NestedValue()); }
   bool end_object() {
     --depth_;
     return true;
   }
   bool start_array(std::size_t) {
     if (depth_ == 0) return fail("is an array; expected an object");
-    return start_object(0);
+    return start({.is_sizes = true});
   }
   bool end_array() { return end_object(); }
   bool key(std::string& key) {
@@ -56,7 +56,13 @@ class ConfigHandler {
     return !values.contains(key_) || fail("has the key '" + printable(key_) + "' twice");
   }
   bool string(std::string& value) { return scalar(std::move(value)); }
-  bool number_unsigned(std::uint64_t value) { return scalar(value); }
+  bool number_unsigned(std::uint64_t value) {
+    NestedValue* list = depth_ == 2 ? nested() : nullptr;
+    if (list == nullptr || !list->is_sizes || value > static_cast<std::uint64_t>(kLargestSize))
+      return scalar(value);
+    list->sizes.push_back(static_cast<Index>(value));
+    return true;
+  }
   bool number_integer(std::int64_t value) { return scalar(value); }
   bool number_float(double value, const std::string&) { return scalar(value); }
   bool null() { return scalar(nullptr); }
@@ -67,13 +73,22 @@ class ConfigHandler {
   }
 
  private:
+  bool start(NestedValue value) {
+    if (depth_ == 1) put(std::move(value));
+    if (depth_ > 1) nested()->is_sizes = false;
+    ++depth_;
+    return true;
+  }
   template <class Value>
   bool scalar(Value&& value) {
     if (depth_ == 0) return fail("is a single value; expected an object");
     if (depth_ == 1) put(std::forward<Value>(value));
+    if (depth_ > 1) nested()->is_sizes = false;
     return true;
   }
   void put(ConfigValue value) { values.emplace(key_, std::move(value)); }
+  /// The top-level array or object that is being read.
+  NestedValue* nested() { return std::get_if<NestedValue>(&values.find(key_)->second); }
   bool fail(std::string text) {
     message = std::move(text);
     return false;
@@ -121,6 +136,17 @@ class ConfigValues {
                  positive != nullptr ? std::to_string(*positive) : std::to_string(*negative),
                  "; expected ", least, " to ", kLargestSize);
     return static_cast<Index>(*positive);
+  }
+
+  /// An array of integers from 0 to kLargestSize; empty where left out.
+  /// @throws FormatError if it is anything else.
+  std::vector<Index> sizes(std::string_view key) const {
+    const detail::ConfigValue* value = find(key);
+    if (value == nullptr) return {};
+    const auto* list = std::get_if<detail::NestedValue>(value);
+    check_format(list != nullptr && list->is_sizes, source_, ": ", key,
+                 " is not an array of integers from 0 to ", kLargestSize);
+    return list->sizes;
   }
 
   /// A finite number.

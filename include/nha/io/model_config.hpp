@@ -1,20 +1,26 @@
 // SPDX-License-Identifier: MIT
-// The config.json of a published model, read into ModelOptions.
+// The config.json of a model, published or of this library's own, read into ModelOptions.
 //
-// The JSON itself is read in config_values.hpp; this header knows what the keys mean.
+// The JSON itself is read in config_values.hpp; this header knows what the keys mean. Writing the
+// plain layout is in model_config_writer.hpp.
 #pragma once
 
+#include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/extent.hpp>
+#include <nha/core/options.hpp>
 #include <nha/io/config_values.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/layer/layer_options.hpp>
 #include <nha/layer/model_options.hpp>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <iterator>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -28,7 +34,10 @@ enum class ConfigLayout {
   /// which no published configuration has; otherwise the file does not say, which is an error.
   automatic,
   /// Keys mean what the options of this library mean: W = window_size, slot_delay W unless given,
-  /// scale Dk^-1/2 unless given, feature_map as given.
+  /// scale Dk^-1/2 unless given, feature_map as given. Further keys say what published layers all
+  /// have alike: key_dim and value_dim (else head_dim), num_slots 0, windows (one for each layer),
+  /// head_windows (one for each key/value head), value_activation, output_form, output_norm_eps
+  /// (else norm_eps), gate_bias.
   plain,
   nha_v1,
   nha_v2,
@@ -41,6 +50,42 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// The names that an option has in a configuration.
+template <class Value>
+struct ConfigName {
+  std::string_view name;
+  Value value;
+};
+inline constexpr ConfigName<FeatureMap> kFeatureMapNames[] = {{"identity", FeatureMap::identity},
+                                                              {"swish", FeatureMap::swish},
+                                                              {"relu", FeatureMap::relu},
+                                                              {"t2r", FeatureMap::t2r}};
+inline constexpr ConfigName<EmptySlots> kEmptySlotsNames[] = {
+    {"participate", EmptySlots::participate},
+    {"masked", EmptySlots::masked},
+    {"mass_corrected", EmptySlots::mass_corrected}};
+inline constexpr ConfigName<ValueActivation> kValueActivationNames[] = {
+    {"none", ValueActivation::none}, {"silu", ValueActivation::silu}};
+inline constexpr ConfigName<OutputForm> kOutputFormNames[] = {{"plain", OutputForm::plain},
+                                                              {"silu_norm", OutputForm::silu_norm}};
+
+/// "identity, swish, relu or t2r".
+template <class Value, std::size_t Count>
+std::string name_list(const ConfigName<Value> (&names)[Count]) {
+  std::string out;
+  for (std::size_t n = 0; n < Count; ++n) {
+    if (n > 0) out += n + 1 < Count ? ", " : " or ";
+    out += names[n].name;
+  }
+  return out;
+}
+
+/// Longest list that is read from a configuration or written to one: entries of windows and of
+/// head_windows.
+inline constexpr std::size_t kLongestConfigList = std::size_t{1} << 15;
+/// Longest configuration that is read, in bytes.
+inline constexpr std::size_t kLongestConfig = std::size_t{1} << 20;
+
 /// Reads the keys of a configuration; each that is there is checked, whether or not it matters.
 class ModelConfigReader {
  public:
@@ -51,12 +96,19 @@ class ModelConfigReader {
     ModelOptions options;
     options.vocabulary = values_.needed_size("vocab_size");
     options.layers = values_.needed_size("num_hidden_layers");
-    options.shape = read_shape();
+    options.shape = read_shape(layout);
     options.intermediate = read_intermediate(options.shape.hidden);
     options.norm_eps = values_.number("norm_eps", layout == ConfigLayout::gsa ? 1e-6 : 1e-5);
     options.tied_head = values_.flag("tie_word_embeddings", false);
     options.layer = read_layer(layout, options);
     if (layout == ConfigLayout::nha_v1) options.windows = read_block_windows(options);
+    if (layout == ConfigLayout::plain)
+      options.windows = read_windows("windows", options.layers, "layers");
+    check_layer(options.layer, options.shape);
+    for (LayerOptions layer = options.layer; const Index window : options.windows) {
+      layer.attention.window = window;
+      check_layer(layer, options.shape);
+    }
     check_supported();
     return options;
   }
@@ -81,19 +133,21 @@ class ModelConfigReader {
 
   /// Head dimensions are head_dim where given; in published from-scratch layers the hidden size
   /// times expand_k (expand_v), cut into query heads.
-  LayerShape read_shape() const {
+  LayerShape read_shape(ConfigLayout layout) const {
     LayerShape shape;
     shape.hidden = values_.needed_size("hidden_size");
     shape.query_heads = values_.needed_size("num_heads");
     shape.kv_heads = values_.size("num_kv_heads", shape.query_heads);
     check(shape.query_heads % shape.kv_heads == 0, "num_heads is ", shape.query_heads,
           "; expected a multiple of num_kv_heads, ", shape.kv_heads);
-    shape.key_dim = read_head_dim("expand_k", shape);
-    shape.value_dim = read_head_dim("expand_v", shape);
-    shape.slots = values_.size("num_slots", shape.key_dim);
+    const bool plain = layout == ConfigLayout::plain;
+    shape.key_dim = read_head_dim(plain ? "key_dim" : "head_dim", "expand_k", shape);
+    shape.value_dim = read_head_dim(plain ? "value_dim" : "head_dim", "expand_v", shape);
+    shape.slots = values_.size("num_slots", shape.key_dim, plain ? 0 : 1);
     return shape;
   }
-  Index read_head_dim(const char* expand, const LayerShape& shape) const {
+  Index read_head_dim(const char* own, const char* expand, const LayerShape& shape) const {
+    if (values_.has(own)) return values_.needed_size(own);
     if (values_.has("head_dim")) return values_.needed_size("head_dim");
     const double factor = values_.number(expand, 1.0);
     const double width = std::floor(static_cast<double>(shape.hidden) * factor);
@@ -119,15 +173,20 @@ class ModelConfigReader {
                          : layout == ConfigLayout::nha_v2 ? nha_v2(window + 1)
                                                           : nha_v1(window);
     if (layout != ConfigLayout::nha_v1)
-      layer.feature_map = read_feature_map(layout == ConfigLayout::plain ? "identity" : "swish");
+      layer.feature_map = read_name(
+          "feature_map", layout == ConfigLayout::plain ? "identity" : "swish", kFeatureMapNames);
     if (layout == ConfigLayout::nha_v2)
       layer.attention.slot_delay = values_.size("gsa_kv_shift", 0, 0);
     if (layout == ConfigLayout::plain) {
       if (values_.has("slot_delay")) layer.attention.slot_delay = values_.size("slot_delay", 0, 0);
       if (values_.has("scale")) layer.attention.scale = values_.number("scale", 1.0);
-      layer.attention.empty_slots = read_empty_slots();
+      layer.attention.head_windows =
+          read_windows("head_windows", options.shape.kv_heads, "key/value heads");
+      layer.attention.empty_slots = read_name("empty_slots", "participate", kEmptySlotsNames);
+      layer.value_activation = read_name("value_activation", "silu", kValueActivationNames);
+      layer.output = read_name("output_form", "silu_norm", kOutputFormNames);
       layer.gate_bias = values_.flag("gate_bias", false);
-      layer.output_norm_eps = options.norm_eps;
+      layer.output_norm_eps = values_.number("output_norm_eps", options.norm_eps);
     }
     layer.gate_divisor = values_.number("gate_logit_normalizer", 8.0);
     layer.rope_theta = values_.number("rope_theta", 10000.0);
@@ -135,44 +194,47 @@ class ModelConfigReader {
       layer.convolution_taps = values_.size("conv_size", 4);
       layer.convolution_bias = values_.flag("conv_bias", false);
     }
-    check_layer(layer, options.shape);
     return layer;
   }
 
   /// What validate() will ask of the options, in the words of the file.
   void check_layer(const LayerOptions& layer, const LayerShape& shape) const {
     const AttentionOptions& attention = layer.attention;
-    const Index delay = attention.slot_delay.value_or(0);
-    check(delay <= attention.window, "the slot delay is ", delay, "; expected 0 to the window, ",
-          attention.window);
+    for (Index head = 0; head < shape.kv_heads; ++head) {
+      const auto [window, delay] = head_options(attention, head);
+      check(delay <= window, "the slot delay is ", delay, "; expected 0 to the window, ", window);
+      if (attention.head_windows.empty()) break;
+    }
     const double scale = attention.scale.value_or(1.0);
     check(std::isfinite(scale) && scale > 0, "scale is ", scale, "; expected a positive number");
     check(layer.gate_divisor > 0, "gate_logit_normalizer is ", layer.gate_divisor,
           "; expected a positive number");
     check(layer.rope_theta > 0, "rope_theta is ", layer.rope_theta, "; expected a positive number");
-    check(values_.number("norm_eps", 0.0) >= 0, "norm_eps is negative");
+    for (const char* key : {"norm_eps", "output_norm_eps"})
+      check(values_.number(key, 0.0) >= 0, key, " is negative");
     check(layer.convolution_taps <= 64, "conv_size is ", layer.convolution_taps,
           "; expected 1 to 64");
-    check(attention.window == 0 || shape.key_dim % 2 == 0, "the head dimension is ", shape.key_dim,
+    check(!has_window(attention) || shape.key_dim % 2 == 0, "the head dimension is ", shape.key_dim,
           "; the rotary embedding of the window needs an even number");
   }
 
-  FeatureMap read_feature_map(const char* otherwise) const {
-    const std::string name = values_.text("feature_map", otherwise);
-    if (name == "swish") return FeatureMap::swish;
-    if (name == "relu") return FeatureMap::relu;
-    if (name == "t2r") return FeatureMap::t2r;
-    check(name == "identity", "feature_map is '", printable(name),
-          "'; expected identity, swish, relu or t2r");
-    return FeatureMap::identity;
+  template <class Value, std::size_t Count>
+  Value read_name(const char* key, const char* otherwise,
+                  const ConfigName<Value> (&names)[Count]) const {
+    const std::string text = values_.text(key, otherwise);
+    const auto* found = std::find_if(std::begin(names), std::end(names),
+                                     [&](const auto& entry) { return entry.name == text; });
+    check(found != std::end(names), key, " is '", printable(text), "'; expected ",
+          name_list(names));
+    return found->value;
   }
-  EmptySlots read_empty_slots() const {
-    const std::string name = values_.text("empty_slots", "participate");
-    if (name == "masked") return EmptySlots::masked;
-    if (name == "mass_corrected") return EmptySlots::mass_corrected;
-    check(name == "participate", "empty_slots is '", printable(name),
-          "'; expected participate, masked or mass_corrected");
-    return EmptySlots::participate;
+  std::vector<Index> read_windows(const char* key, Index count, const char* what) const {
+    std::vector<Index> windows = values_.sizes(key);
+    check(windows.empty() || static_cast<Index>(windows.size()) == count, key, " has ",
+          windows.size(), " entries; expected one for each of ", count, " ", what);
+    check(windows.size() <= kLongestConfigList, key, " has ", windows.size(),
+          " entries; expected at most ", kLongestConfigList);
+    return windows;
   }
 
   /// In nha_v1 the layers whose number is transformer_idx modulo block_size have a window of 2048.
@@ -226,9 +288,9 @@ inline ModelOptions parse_model_config(std::string_view text,
 inline ModelOptions load_model_config(const std::string& path,
                                       ConfigLayout layout = ConfigLayout::automatic) {
   const MappedFile file(path);
-  constexpr std::size_t kLongest = std::size_t{1} << 20;
-  check_format(file.bytes().size() <= kLongest, detail::printable(path), ": ", file.bytes().size(),
-               " bytes; expected a configuration of at most ", kLongest);
+  check_format(file.bytes().size() <= detail::kLongestConfig, detail::printable(path), ": ",
+               file.bytes().size(), " bytes; expected a configuration of at most ",
+               detail::kLongestConfig);
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
                               file.bytes().size());
   return parse_model_config(text, layout, path);

@@ -61,15 +61,34 @@ class NewFile {
     if (std::fwrite(bytes.data(), 1, bytes.size(), stream_) != bytes.size()) fail();
   }
 
-  /// Makes the file appear under its name; nothing may be written after that.
-  /// @throws FormatError naming the path if that fails; the file is then not there.
-  void commit() {
+  /// Brings all that was written to the disk, so that commit() has nothing left to do but to give
+  /// the name: of several files that belong together, each is closed before the first gets its
+  /// name. Nothing may be written after that.
+  /// @throws FormatError naming the path if that fails.
+  void close() {
+    if (stream_ == nullptr) return;
     if (std::fflush(stream_) != 0) fail();
 #if defined(__unix__) || defined(__APPLE__)
     // The data must be on the disk before the name is, or a crash could leave an empty file.
     if (!temporary_.empty() && ::fsync(::fileno(stream_)) != 0) fail();
 #endif
     if (std::fclose(std::exchange(stream_, nullptr)) != 0) fail();
+  }
+
+  /// Removes the file that has the name now, where there is one: what must not be found with files
+  /// that get their names before this one does.
+  /// @throws FormatError naming the path if that fails.
+  void remove_old() {
+    if (temporary_.empty()) return;
+    std::error_code error;
+    std::filesystem::remove(path_, error);
+    check_format(!error, detail::printable(path_), ": cannot remove: ", error.message());
+  }
+
+  /// Makes the file appear under its name; nothing may be written after that.
+  /// @throws FormatError naming the path if that fails; the file is then not there.
+  void commit() {
+    close();
     if (temporary_.empty()) return;
     std::error_code error;
     std::filesystem::rename(temporary_, path_, error);

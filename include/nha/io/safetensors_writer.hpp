@@ -27,8 +27,8 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// A tensor to be written: a name and a view of any strides, whose data the caller keeps until it
-/// has been written.
+/// A tensor to be written: a name and numbers of any strides, which the caller keeps until they
+/// have been written.
 class TensorToSave {
  public:
   template <class T, Index... Extents>
@@ -38,6 +38,22 @@ class TensorToSave {
         shape_(view.extents().begin(), view.extents().end()),
         strides_(view.strides().begin(), view.strides().end()),
         data_(reinterpret_cast<const std::byte*>(view.data())) {}
+  /// Of any number of axes, row-major.
+  /// @throws ArgumentError if there are not as many values as the shape says, or no axes.
+  template <class T>
+  TensorToSave(std::string name, std::vector<Index> shape, std::span<const T> values)
+      : name_(std::move(name)),
+        dtype_(stored_type_of<T>()),
+        shape_(std::move(shape)),
+        strides_(shape_.size()),
+        data_(reinterpret_cast<const std::byte*>(values.data())) {
+    Index count = 1;
+    for (std::size_t axis = shape_.size(); axis-- > 0; count *= shape_[axis])
+      strides_[axis] = count;
+    check_argument(!shape_.empty() && static_cast<Index>(values.size()) == count, "tensor '",
+                   detail::printable(name_), "' of shape ", detail::shape_text(shape_), " has ",
+                   values.size(), " values");
+  }
 
   const std::string& name() const noexcept { return name_; }
   StoredType dtype() const noexcept { return dtype_; }

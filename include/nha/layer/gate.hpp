@@ -5,31 +5,20 @@
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/cpu/exp.hpp>
+#include <nha/cpu/log1p.hpp>
 #include <nha/cpu/simd.hpp>
 
-#include <cmath>
 #include <concepts>
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// log(sigmoid(x)), to rounding for every x: no overflow at large negative x, no cancellation at
-/// large positive x, where it is -e^-x.
-template <std::floating_point T>
-NHA_INLINE T log_sigmoid(T x) noexcept {
-  const T tail = std::log1p(std::exp(-std::abs(x)));
-  return x < T{0} ? x - tail : -tail;
-}
-
-/// logits[i] = log_sigmoid(logits[i]) / divisor, in place: log gates of `count` slots. The divisor
-/// (gate_logit_normalizer in checkpoints) slows the forgetting down: at 8 a logit of 0 keeps 92% a
-/// token. The result is never above 0.
-template <std::floating_point T>
-void log_gates(T* logits, Index count, double divisor) noexcept {
-  const T factor = static_cast<T>(1.0 / divisor);
-  for (Index i = 0; i < count; ++i) logits[i] = log_sigmoid(logits[i]) * factor;
-}
-
 namespace detail {
+
+template <class T, class V>
+NHA_INLINE V log_sigmoid_of(const V& x) noexcept {
+  const V tail = log1p_unit<T>(exp_nonpositive<T>(V(T{0}) - simd::max(x, V(T{0}) - x)));
+  return simd::where_below(x, V(T{0}), x, V(T{0})) - tail;
+}
 
 /// sigmoid(-x) = 1 - sigmoid(x), the slope of log_sigmoid: e^-|x| / (1 + e^-|x|) where x >= 0 and
 /// 1 / (1 + e^-|x|) elsewhere, so that it keeps its digits as long as it is a normal number.
@@ -40,6 +29,26 @@ NHA_INLINE V log_sigmoid_slope(const V& x) noexcept {
 }
 
 }  // namespace detail
+
+/// log(sigmoid(x)), to a few roundings for every x: no overflow at large negative x, no
+/// cancellation at large positive x, where it is -e^-x (0 where that is no normal number).
+template <std::floating_point T>
+NHA_INLINE T log_sigmoid(T x) noexcept {
+  return detail::log_sigmoid_of<T>(x);
+}
+
+/// logits[i] = log_sigmoid(logits[i]) / divisor, in place: log gates of `count` slots. The divisor
+/// (gate_logit_normalizer in checkpoints) slows the forgetting down: at 8 a logit of 0 keeps 92% a
+/// token. The result is never above 0. Any alignment; allocates nothing.
+template <class Arch = simd::default_arch, std::floating_point T>
+void log_gates(T* logits, Index count, double divisor) noexcept {
+  using V = simd::vec<T, Arch>;
+  const T factor = static_cast<T>(1.0 / divisor);
+  Index i = 0;
+  for (; i + simd::lanes<T, Arch> <= count; i += simd::lanes<T, Arch>)
+    simd::store(logits + i, detail::log_sigmoid_of<T>(simd::load<V>(logits + i)) * V(factor));
+  for (; i < count; ++i) logits[i] = log_sigmoid(logits[i]) * factor;
+}
 
 /// Back through log_gates(): d_logits[i] = d_log_gates[i] * sigmoid(-logits[i]) / divisor for
 /// `count` slots, the logits being those that log_gates() was given. d_logits may be d_log_gates or

@@ -15,6 +15,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/checksum.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/layer/language_model_state.hpp>
@@ -106,7 +107,7 @@ std::vector<std::byte> save_state(const LanguageModelState<T>& state, Index sequ
   std::vector<std::byte> bytes(counter.used() + detail::kStateChecksum);
   detail::StateWriter writer(bytes.data());
   detail::write_model_state(writer, state, sequence, attention);
-  writer.number(detail::state_checksum(std::span(bytes).first(writer.used())));
+  writer.number(fnv1a(std::span(bytes).first(writer.used())));
   return bytes;
 }
 
@@ -137,7 +138,7 @@ void load_state(std::span<const std::byte> bytes, LanguageModelState<T>& state, 
                " bytes; there are ", bytes.size());
   const auto checksum =
       detail::StateReader(bytes.last(detail::kStateChecksum)).number<std::uint64_t>();
-  check_format(checksum == detail::state_checksum(covered),
+  check_format(checksum == fnv1a(covered),
                "saved state of a model is damaged: its checksum does not match");
   detail::check_state_field("number of layers", std::int64_t{reader.number<std::uint32_t>()},
                             std::int64_t{state.layers()});

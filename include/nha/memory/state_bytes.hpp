@@ -26,6 +26,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/checksum.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/little_endian.hpp>
@@ -60,14 +61,6 @@ inline constexpr StateSection kStateNumbers[] = {StateSection::slots, StateSecti
 inline const char* state_section_name(StateSection id) noexcept {
   constexpr const char* names[kStateSections] = {"layer", "sequence", "slots", "window", "pending"};
   return names[static_cast<std::size_t>(id) - 1];
-}
-
-/// FNV-1a, 64 bits. Every step is invertible, so two strings that differ in one byte differ in it.
-inline std::uint64_t state_checksum(std::span<const std::byte> bytes) noexcept {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (std::byte byte : bytes)
-    hash = (hash ^ std::to_integer<std::uint64_t>(byte)) * 0x100000001b3u;
-  return hash;
 }
 
 /// Writes numbers one after the other. Without a destination it only adds up, so the size of what
@@ -236,9 +229,8 @@ inline StateSections find_state_sections(std::span<const std::byte> bytes) {
   check_format(size == bytes.size(), "saved state says it has ", size, " bytes; there are ",
                bytes.size());
   const auto covered = bytes.first(bytes.size() - kStateChecksum);
-  check_format(
-      StateReader(bytes.last(kStateChecksum)).number<std::uint64_t>() == state_checksum(covered),
-      "saved state is damaged: its checksum does not match");
+  check_format(StateReader(bytes.last(kStateChecksum)).number<std::uint64_t>() == fnv1a(covered),
+               "saved state is damaged: its checksum does not match");
 
   StateSections sections;
   std::array<bool, kStateSections> found{};
@@ -339,7 +331,7 @@ std::vector<std::byte> save_state(
   std::vector<std::byte> bytes(state_bytes_size(state, sequence));
   detail::StateWriter writer(bytes.data());
   detail::write_state(writer, state, sequence);
-  writer.number(detail::state_checksum(std::span(bytes).first(writer.used())));
+  writer.number(fnv1a(std::span(bytes).first(writer.used())));
   return bytes;
 }
 
