@@ -47,7 +47,7 @@ class StatusLine {
       const std::size_t end = text.find('\n');
       out.append("  ").append(text.substr(0, end)).append("\033[K");
       if (end == std::string_view::npos) break;
-      out += "\r\n";
+      out += '\n';
       text.remove_prefix(end + 1);
     }
     std::fputs((out + "\033[J\033[?7h").c_str(), stderr);

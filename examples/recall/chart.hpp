@@ -21,6 +21,7 @@ using nha::Index;
 /// The mean of some runs as a thick line, the runs as thin ones, and a band that holds them all.
 struct Series {
   std::string colour;
+  std::string dashes;  // of the thick line, as stroke-dasharray: it shows where lines coincide
   std::vector<double> x;
   std::vector<std::vector<double>> runs;  // y at each x
 };
@@ -125,7 +126,8 @@ inline void draw_series(std::ostream& svg, const Series& series, bool dots, cons
       << "'>\n<path class='band' d='" << scale.path(around, edge) << "z'/>\n";
   for (const std::vector<double>& run : series.runs)
     svg << "<path class='run' d='" << scale.path(series.x, run) << "'/>\n";
-  svg << "<path class='mean' d='" << scale.path(series.x, mean) << "'/>\n";
+  svg << "<path class='mean' stroke-dasharray='" << series.dashes << "' d='"
+      << scale.path(series.x, mean) << "'/>\n";
   for (std::size_t i = 0; dots && i < mean.size(); ++i)
     svg << "<circle cx='" << scale.x(series.x[i]) << "' cy='" << scale.y(mean[i]) << "' r='3'/>\n";
   svg << "</g>\n";
@@ -140,12 +142,11 @@ inline constexpr const char* kChartStyle = R"(.grid{stroke:#ddd;stroke-width:.7}
 .mean{fill:none;stroke-width:2.2;stroke-linejoin:round}
 )";
 
-/// Lines drawn later lie above others: series in reverse, so that the first is on top.
+/// Later series lie above the ones before.
 inline void draw_chart(std::ostream& svg, const Chart& chart, const ChartArea& area) {
   const chart::Scale scale(chart, area);
   chart::draw_frame(svg, chart, area, scale);
-  for (auto series = chart.series.rbegin(); series != chart.series.rend(); ++series)
-    chart::draw_series(svg, *series, chart.dots, scale);
+  for (const Series& series : chart.series) chart::draw_series(svg, series, chart.dots, scale);
 }
 
 }  // namespace recall

@@ -2,6 +2,7 @@
 // The models that are compared.
 #pragma once
 
+#include "../common/display.hpp"
 #include "command_line.hpp"
 
 #include <nha/core/dtype.hpp>
@@ -25,8 +26,14 @@ struct Contestant {
 /// Which of them is which in contestants().
 inline constexpr std::size_t kHybrid = 0;
 
+/// What a model remembers of one sequence.
 inline std::size_t state_bytes(const nha::ModelOptions& model) {
   return nha::LanguageModelState<float>(model, {}).bytes();
+}
+
+/// The same for readers: "37.0 KiB".
+inline std::string shown_state(const nha::ModelOptions& model) {
+  return examples_common::memory_size(static_cast<Index>(state_bytes(model)));
 }
 
 /// The smallest size, 1 or more, with which bytes(size) is at least `least`; bytes does not fall.

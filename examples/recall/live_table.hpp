@@ -82,7 +82,7 @@ class LiveTable {
 
   std::string table() const {
     char text[64];
-    std::snprintf(text, sizeof text, "%-16s", "model");
+    std::snprintf(text, sizeof text, "%-16s %10s", "model", "state");
     std::string rows = progress() + "\n" + text;
     for (std::size_t seed = 1; seed <= cells_.front().size(); ++seed) {
       std::snprintf(text, sizeof text, " %13s", ("seed " + std::to_string(seed)).c_str());
@@ -91,7 +91,8 @@ class LiveTable {
     std::snprintf(text, sizeof text, " %8s", "mean");
     rows += text;
     for (std::size_t i = 0; i < contestants_.size(); ++i) {
-      std::snprintf(text, sizeof text, "\n%-16s", contestants_[i].name.c_str());
+      std::snprintf(text, sizeof text, "\n%-16s %10s", contestants_[i].name.c_str(),
+                    shown_state(contestants_[i].model).c_str());
       rows += text;
       for (const Cell& cell : cells_[i]) {
         std::snprintf(text, sizeof text, " %13s", shown(cell).c_str());

@@ -24,13 +24,14 @@ namespace recall {
 namespace plot {
 
 /// Of the contestants, distinguishable without red and green (Okabe and Ito, 2008).
-inline constexpr std::array<const char*, 4> kColours{"#0072b2", "#e69f00", "#cc79a7", "#555555"};
+inline constexpr std::array<const char*, 4> kColours{"#0072b2", "#e69f00", "#cc79a7", "#333333"};
+inline constexpr std::array<const char*, 4> kDashes{"none", "9 3", "3 2", "1.5 3"};
 
 /// One line of a chart: x of each point, and y of each run and point.
 template <class Read>
 Series series_of(std::size_t contestant, const std::vector<double>& x, const Runs& runs,
                  Read&& read) {
-  Series series{kColours[contestant], x, {}};
+  Series series{kColours[contestant], kDashes[contestant], x, {}};
   for (const RunResult& run : runs) series.runs.push_back(read(run));
   return series;
 }
@@ -102,8 +103,8 @@ inline void draw_legend(std::ostream& svg, const std::vector<Contestant>& contes
   for (std::size_t i = 0; i < contestants.size(); ++i) {
     const Contestant& contestant = contestants[i];
     const Index x = left + static_cast<Index>(i) * distance;
-    svg << "<path class='mean' stroke='" << kColours[i] << "' d='M" << x << ' ' << top
-        << "h22'/><text x='" << x + 28 << "' y='" << top + 4 << "'>"
+    svg << "<path class='mean' stroke='" << kColours[i] << "' stroke-dasharray='" << kDashes[i]
+        << "' d='M" << x << ' ' << top << "h22'/><text x='" << x + 28 << "' y='" << top + 4 << "'>"
         << examples_common::escaped(contestant.name) << "</text><text class='note' x='" << x + 28
         << "' y='" << top + 18 << "'>"
         << examples_common::escaped(contestant.memory + ", " + shown_state(contestant.model))

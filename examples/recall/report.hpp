@@ -29,10 +29,6 @@ std::vector<double> of_each(const Runs& runs, Read&& read) {
   return numbers;
 }
 
-inline std::string shown_state(const nha::ModelOptions& model) {
-  return examples_common::memory_size(static_cast<Index>(state_bytes(model)));
-}
-
 inline void print_accuracies(const std::vector<double>& accuracies) {
   for (const double accuracy : accuracies) std::printf(" %8s", shown_accuracy(accuracy).c_str());
 }
@@ -95,6 +91,13 @@ inline void print_windows(const Options& options, const Contestant& hybrid, cons
   std::printf("\n");
 }
 
+/// "9-16"
+inline std::string shown_range(const DistanceRange& range) {
+  const Index least = std::max(range.more_than + 1, kNearest);
+  const std::string most = std::to_string(range.most);
+  return least == range.most ? most : std::to_string(least) + "-" + most;
+}
+
 /// A column for each name: means over the seeds of what read(run, column) gives.
 template <class Read>
 void print_columns(const std::string& title, const std::vector<std::string>& names,
@@ -127,8 +130,8 @@ inline void print_report(const Options& options, const std::vector<Contestant>& 
       results, [](const RunResult& run) -> const auto& { return run.by_pairs; });
 
   names.clear();
-  for (const auto& [more_than, most] : distance_ranges(options.task))
-    names.push_back(std::to_string(std::max<Index>(more_than + 1, 2)) + "-" + std::to_string(most));
+  for (const DistanceRange& range : distance_ranges(options.task))
+    names.push_back(shown_range(range));
   print_columns(
       "By distance from a key's pair to its question", names, contestants, results,
       [](const RunResult& run) -> const auto& { return run.by_distance; });

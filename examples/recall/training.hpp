@@ -40,6 +40,9 @@ struct CurvePoint {
   double accuracy = 0;
 };
 
+/// The nearest that a question can be: behind the value of the last pair.
+inline constexpr Index kNearest = 2;
+
 /// Distances of questions from their keys, above more_than and at most `most`.
 struct DistanceRange {
   Index more_than = 0;
@@ -64,7 +67,7 @@ inline std::vector<DistanceRange> distance_ranges(const Task& task) {
   std::vector<DistanceRange> ranges;
   Index more_than = 0;
   for (const Index most : {task.tokens / 8, task.tokens / 4, task.tokens / 2, task.tokens - 1})
-    if (most > std::max<Index>(more_than, 1))  // no question is nearer than 2
+    if (most > more_than && most >= kNearest)
       ranges.push_back({std::exchange(more_than, most), most});
   return ranges;
 }
@@ -136,7 +139,7 @@ class Trainer {
   nha::TrainingWorkspace<float> workspace_;
 };
 
-/// All training steps; calls report(steps done, accuracy of late) after each.
+/// All training steps; calls report(steps done, accuracy of late) after each. That is NaN at first.
 template <class Report>
 void train(const Options& options, bool random_windows, Index seed, Trainer& trainer,
            RunResult& result, Report&& report) {
@@ -157,7 +160,8 @@ void train(const Options& options, bool random_windows, Index seed, Trainer& tra
       sum = {};
       summed = 0;
     }
-    report(n + 1, result.curve.empty() ? 0.0 : result.curve.back().accuracy);
+    report(n + 1, result.curve.empty() ? std::numeric_limits<double>::quiet_NaN()
+                                       : result.curve.back().accuracy);
   }
   result.left_out = options.steps - trainer.steps_taken();
 }
