@@ -107,7 +107,7 @@ class LiveTable {
     if (cell.steps == 0) return "-";
     if (cell.finished) return shown_accuracy(cell.accuracy);
     const double part = static_cast<double>(cell.steps) / static_cast<double>(steps_);
-    return "(" + examples_common::percent(part) + ") " + shown_accuracy(cell.accuracy);
+    return examples_common::percent(part) + "  " + shown_accuracy(cell.accuracy);
   }
 
   const std::vector<Contestant>& contestants_;
