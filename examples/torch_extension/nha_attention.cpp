@@ -51,13 +51,17 @@ using Results = std::array<OptionalTensor, result_count>;
 
 /// PyTorch's name for a type of the library. Its half types have the same bits.
 template <class T>
-constexpr at::ScalarType kScalarType = at::kFloat;
+constexpr at::ScalarType kScalarType = at::ScalarType::Undefined;
+template <>
+constexpr at::ScalarType kScalarType<float> = at::kFloat;
 template <>
 constexpr at::ScalarType kScalarType<double> = at::kDouble;
 template <>
 constexpr at::ScalarType kScalarType<nha::bfloat16> = at::kBFloat16;
 template <>
 constexpr at::ScalarType kScalarType<nha::float16> = at::kHalf;
+template <>
+constexpr at::ScalarType kScalarType<std::int64_t> = at::kLong;
 
 /// Runs tasks on PyTorch's threads, as many as torch.set_num_threads() says.
 struct TorchExecutor {
@@ -267,16 +271,14 @@ Inputs backward(const nha::AttentionOptions& options, const Inputs& given,
 template <class F>
 auto with_type(const Inputs& given, F&& f) {
   nha::check_argument(given[v].has_value(), "v was left out");
-  switch (given[v]->scalar_type()) {
-    case at::kDouble:
-      return f(double{});
-    case at::kBFloat16:
-      return f(nha::bfloat16{});
-    case at::kHalf:
-      return f(nha::float16{});
-    default:
-      return f(float{});  // whose views refuse every other type
-  }
+  const at::ScalarType type = given[v]->scalar_type();
+  nha::check_argument(
+      type == at::kFloat || type == at::kDouble || type == at::kBFloat16 || type == at::kHalf,
+      "v is of type ", at::toString(type), "; expected Float, Double, BFloat16 or Half");
+  if (type == at::kDouble) return f(double{});
+  if (type == at::kBFloat16) return f(nha::bfloat16{});
+  if (type == at::kHalf) return f(nha::float16{});
+  return f(float{});
 }
 
 nha::AttentionOptions make_options(const std::variant<Index, std::vector<Index>>& window,
