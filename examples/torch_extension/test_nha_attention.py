@@ -126,7 +126,8 @@ CASES = {
     "grouped queries": (dict(batch=2, query_heads=4), dict(window=2)),
     "write strengths": (dict(write=True), dict(window=2)),
     "initial slots": (dict(batch=2, initial=True), dict(window=2)),
-    "packed": (dict(tokens=9, sequences=4, initial=True), dict(window=2, cu_seqlens=[0, 4, 4, 5, 9])),
+    "packed": (dict(tokens=9, sequences=4, initial=True),
+               dict(window=2, cu_seqlens=[0, 4, 4, 5, 9])),
     "all at once": (dict(tokens=9, query_heads=4, sequences=2, write=True, initial=True,
                          initial_mass=True),
                     dict(window=3, slot_delay=2, scale=0.7, empty_slots="mass_corrected",
@@ -211,7 +212,7 @@ def test_one_tensor_in_two_roles_gets_both_gradients():
 def test_any_strides():
     inputs = random_inputs(tokens=7, batch=2)[:6]
     expected, expected_gradients = gradients_of(full, inputs, window=3)
-    # Heads before tokens, as attention layers often have it, and a last axis that is not contiguous.
+    # Heads before tokens, as layers often have them, and a last axis that is not contiguous.
     for permute in ((0, 2, 1, 3), (3, 1, 2, 0)):
         back = [permute.index(axis) for axis in range(4)]
         strided = [x.detach().permute(permute).contiguous().permute(back) for x in inputs]
