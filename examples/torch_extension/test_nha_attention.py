@@ -261,9 +261,31 @@ def test_only_wanted_gradients():
     assert inputs[4].grad is not None and inputs[0].grad is None
     with torch.no_grad():
         assert not nha_attention(*inputs, window=3).requires_grad
-    # Tensors that nothing reads may be left out.
-    o = nha_attention(None, None, *inputs[2:], window=0)
-    assert torch.equal(o, nha_attention(*inputs, window=0))
+
+
+def test_tensors_that_nothing_reads_may_be_left_out():
+    q_window, k_window, q_slot, k_slot, v, log_gate = random_inputs()[:6]
+    o = nha_attention(None, None, q_slot, k_slot, v, log_gate, window=0)
+    expected = nha_attention(q_window, k_window, q_slot, k_slot, v, log_gate, window=0)
+    assert torch.equal(o, expected)
+    # Windows alone; as long as the text, that is causal attention.
+    results = full(q_window, k_window, None, None, v, None, window=6)
+    logits = torch.einsum("bihd,bjhd->bhij", q_window, k_window) / 3 ** 0.5
+    logits = logits.masked_fill(~torch.ones(6, 6, dtype=torch.bool).tril(), float("-inf"))
+    expected = torch.einsum("bhij,bjhd->bihd", logits.softmax(dim=-1), v)
+    torch.testing.assert_close(results.o, expected)
+    assert results.slot_k.shape == (1, 2, 0, 3) and not results.slot_share.any()
+    inputs = [q_window, k_window, v]
+    for x, y in zip(torch.autograd.grad(results.o.square().sum(), inputs),
+                    torch.autograd.grad(expected.square().sum(), inputs)):
+        torch.testing.assert_close(x, y)
+    # No tokens: the slots stay as they are.
+    nothing = [x[:, :0] for x in (q_window, k_window, q_slot, k_slot, v, log_gate)]
+    slots = random_inputs(initial=True)[7:9]
+    results = full(*nothing, None, *slots, window=3)
+    assert results.o.shape == (1, 0, 2, 2) and torch.equal(results.slot_k, slots[0])
+    d_slot_k, = torch.autograd.grad(results.slot_k.sum(), slots[:1])
+    assert torch.equal(d_slot_k, torch.ones_like(d_slot_k))
 
 
 def test_wrong_arguments_are_named():
