@@ -157,8 +157,8 @@ std::size_t backward_bytes(const typename Call::State& state, Index query_heads,
 }
 
 inline void check_backward_options(const BackwardOptions& options) {
-  check_argument(options.chunk >= 0 && options.chunk <= kMostDecayTokens, "chunk is ",
-                 options.chunk, "; expected 0 to ", kMostDecayTokens);
+  check_argument(options.chunk >= 0 && options.chunk <= kMostBackwardChunk, "chunk is ",
+                 options.chunk, "; expected 0 to ", kMostBackwardChunk);
 }
 
 }  // namespace detail

@@ -6,7 +6,6 @@
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/options.hpp>
-#include <nha/cpu/decay_backward.hpp>
 #include <nha/cpu/softmax.hpp>
 
 #include <algorithm>
@@ -14,6 +13,10 @@
 #include <cstdint>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+/// The most tokens to a chunk of the backward. Its pairs of tokens are gone through one by one, so
+/// long chunks are slow.
+inline constexpr Index kMostBackwardChunk = 64;
 
 namespace detail {
 
@@ -28,13 +31,13 @@ struct BackwardPlan {
 };
 
 /// Sizes for a head that gets at most `tokens` tokens and may already have seen `past`.
-/// `chunk` 0 picks one; kMostDecayTokens is the most.
+/// `chunk` 0 picks one; kMostBackwardChunk is the most.
 inline BackwardPlan backward_plan(const AttentionShape& shape, const HeadOptions& options,
                                   Index group, Index tokens, std::int64_t past,
                                   Index chunk) noexcept {
   BackwardPlan plan;
   plan.chunks =
-      chunk_plan(shape, options, group, tokens, past, std::min<Index>(chunk, kMostDecayTokens));
+      chunk_plan(shape, options, group, tokens, past, std::min<Index>(chunk, kMostBackwardChunk));
   const auto reach = static_cast<Index>(std::min<std::int64_t>(options.window, past + tokens));
   const Index length = std::max(reach, 16 * plan.chunks.chunk);
   plan.region = (length + plan.chunks.chunk - 1) / plan.chunks.chunk * plan.chunks.chunk;
@@ -92,7 +95,7 @@ struct BackwardScratch {
   // The tokens that enter during the chunk.
   Acc* retention;         // [chunk, slots]
   Acc* write;             // [chunk, slots]
-  Acc* d_retention;       // [chunk, slots]
+  Acc* d_log_retention;   // [chunk, slots]
   Acc* d_write;           // [chunk, slots]
   Acc* strength;          // [chunk, slots]
   Acc* total;             // [slots]
@@ -136,7 +139,7 @@ struct BackwardScratch {
       *rows_of_slots = cursor.take<Acc>(rows * p.slots);
     for (Acc** pairs : {&s.key_pairs, &s.value_pairs, &s.key_weights, &s.value_weights})
       *pairs = cursor.take<Acc>(rows * padded_chunk);
-    for (Acc** tokens : {&s.retention, &s.write, &s.d_retention, &s.d_write, &s.strength,
+    for (Acc** tokens : {&s.retention, &s.write, &s.d_log_retention, &s.d_write, &s.strength,
                          &s.end_pairs, &s.mass, &s.inverse_mass, &s.log_mass, &s.d_mass})
       *tokens = cursor.take<Acc>(p.chunk * p.slots);
     s.total = cursor.take<Acc>(p.slots);
