@@ -2,111 +2,42 @@
 // byte_lm: a small language model at work. It continues a prompt, is measured at several windows
 // with the same weights, and shows in a picture which of its two memories it read.
 //
-// Three functions below are what a program of your own would do: continue_prompt() generates,
-// bits_per_byte() reads a long text in pieces, record_slot_share() looks inside.
+// Three functions are what a program of your own would do: generate() and bits_per_byte() of
+// common/byte_model.hpp continue a text and read a long one in pieces, record_slot_share() below
+// looks inside.
 #include "byte_lm/command_line.hpp"
-#include "byte_lm/display.hpp"
-#include "byte_lm/progress.hpp"
-#include "byte_lm/sampler.hpp"
 #include "byte_lm/slot_share.hpp"
 #include "byte_lm/slot_share_plot.hpp"
+#include "common/byte_model.hpp"
+#include "common/display.hpp"
+#include "common/program.hpp"
+#include "common/progress.hpp"
+#include "common/sampler.hpp"
+#include "common/stopwatch.hpp"
+#include "common/text_file.hpp"
 
-#include <nha/config.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/io/checkpoint.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/io/new_file.hpp>
 #include <nha/layer/language_model.hpp>
-#include <nha/parallel/thread_pool.hpp>
 
 #include <algorithm>
 #include <array>
-#include <chrono>
-#include <cmath>
-#include <cstdint>
+#include <cstddef>
 #include <cstdio>
-#include <exception>
-#include <filesystem>
-#include <new>
 #include <optional>
 #include <span>
 #include <string>
 #include <string_view>
 #include <utility>
-#include <vector>
 
 namespace {
 
-using byte_lm::grouped;
-using byte_lm::memory_size;
 using byte_lm::Options;
 using nha::Index;
-
-using Model = nha::LanguageModel<float>;
-using State = nha::LanguageModelState<float>;
-
-/// One token is one byte.
-constexpr Index kVocabulary = 256;
-/// A text enters the state in pieces of so many bytes: scratch memory depends on this alone.
-constexpr Index kPiece = 512;
-
-/// What running a model takes besides its weights and a state: scratch memory and threads.
-struct Machine {
-  explicit Machine(Index workers) : threads(workers) {}
-
-  nha::LayerWorkspace workspace;
-  nha::ThreadPool threads;
-};
-
-class Stopwatch {
- public:
-  double seconds() const { return std::chrono::duration<double>(Clock::now() - started_).count(); }
-
- private:
-  using Clock = std::chrono::steady_clock;
-  Clock::time_point started_ = Clock::now();
-};
-
-/// "12,345 tokens/s"
-std::string speed(Index tokens, double seconds) {
-  if (tokens == 0 || seconds <= 0) return "-";
-  return grouped(std::llround(static_cast<double>(tokens) / seconds)) + " tokens/s";
-}
-
-/// Calls read(tokens [1, count], first) for the text's pieces one after another.
-template <class Read>
-void for_each_piece(std::string_view text, Read&& read) {
-  std::vector<std::int32_t> tokens;
-  for (std::size_t first = 0; first < text.size(); first += tokens.size()) {
-    tokens.clear();
-    for (char c : text.substr(first, kPiece)) tokens.push_back(static_cast<unsigned char>(c));
-    read(Model::Tokens(tokens, {1, static_cast<Index>(tokens.size())}), static_cast<Index>(first));
-  }
-}
-
-/// A state with one window for all layers; unset: those the model says.
-State make_state(const Model& model, std::optional<Index> window) {
-  nha::ModelStateOptions options;
-  if (window) options.windows = {*window};
-  return model.make_state(options);
-}
-
-/// "32", or "32, 32, 64, 64" where layers differ.
-std::string windows_of(const State& state) {
-  std::string all;
-  bool same = true;
-  const auto window = [&](Index n) { return state.layer(n).attention().options().window; };
-  for (Index n = 0; n < state.layers(); ++n) {
-    all += (n == 0 ? "" : ", ") + std::to_string(window(n));
-    same = same && window(n) == window(0);
-  }
-  return same ? std::to_string(window(0)) : all;
-}
-
-std::string file_name(const std::string& path) {
-  return std::filesystem::path(path).filename().string();
-}
+using namespace examples_common;
 
 // ---- The model ----
 
@@ -152,13 +83,12 @@ void print_memory(const Model& model, const State& state) {
 }
 
 void print_byte(char c) {
-  std::fputs(byte_lm::shown(c).c_str(), stdout);
+  std::fputs(shown(c).c_str(), stdout);
 }
 
 void continue_prompt(const Model& model, const Options& options, Machine& machine) {
   State state = make_state(model, options.window);
-  byte_lm::Sampler sampler(options.temperature, options.seed);
-  nha::Tensor<float, 3> logits({1, 1, kVocabulary});  // of the byte that comes next
+  Sampler sampler(options.temperature, options.seed);
 
   std::printf("== Continuing [a prompt]: W = %s, temperature %g, seed %s\n[",
               windows_of(state).c_str(), options.temperature, std::to_string(options.seed).c_str());
@@ -167,57 +97,20 @@ void continue_prompt(const Model& model, const Options& options, Machine& machin
 
   // The model must have read something to go on from: after no prompt, the end of a line.
   const std::string prompt = options.prompt.empty() ? "\n" : options.prompt;
-  const Stopwatch prefill;
-  for_each_piece(prompt, [&](const Model::Tokens& tokens, Index) {
-    model.forward(tokens, state, logits, machine.workspace, {}, machine.threads);
-  });
-  const double prefill_seconds = prefill.seconds();
-
-  double decode_seconds = 0;
-  for (Index i = 0; i < options.length; ++i) {
-    const Stopwatch decode;
-    const auto byte = static_cast<std::int32_t>(sampler(logits.values()));
-    model.forward(Model::Tokens(&byte, {1, 1}), state, logits, machine.workspace, {},
-                  machine.threads);
-    decode_seconds += decode.seconds();
-    print_byte(static_cast<char>(byte));
-    std::fflush(stdout);
-  }
+  const GenerationTime time =
+      generate(model, state, prompt, options.length, sampler, machine, [](char c) {
+        print_byte(c);
+        std::fflush(stdout);
+      });
 
   std::printf("\n\nprefill       %s, the prompt as a whole\n",
-              speed(static_cast<Index>(prompt.size()), prefill_seconds).c_str());
+              speed(static_cast<Index>(prompt.size()), time.prefill_seconds).c_str());
   std::printf("decode        %s, one byte after another\n",
-              speed(options.length, decode_seconds).c_str());
+              speed(options.length, time.decode_seconds).c_str());
   print_memory(model, state);
 }
 
 // ---- Measuring ----
-
-/// Bits that the model was surprised by: -log2 of the probability it gave to what came.
-double surprise(std::span<const float> logits, char came) {
-  const double largest = *std::max_element(logits.begin(), logits.end());
-  double sum = 0;
-  for (float logit : logits) sum += std::exp(double{logit} - largest);
-  const double logit = logits[static_cast<unsigned char>(came)];
-  return (largest + std::log(sum) - logit) / std::log(2.0);
-}
-
-/// Mean surprise at every byte of the text but the first.
-double bits_per_byte(const Model& model, State& state, std::string_view text, Machine& machine) {
-  byte_lm::Progress progress("W = " + windows_of(state), static_cast<Index>(text.size()));
-  nha::Tensor<float, 3> logits({1, kPiece, kVocabulary});
-  double bits = 0;
-  for_each_piece(text, [&](const Model::Tokens& tokens, Index first) {
-    const Index count = tokens.extent(1);
-    model.forward(tokens, state, logits.view().slice<1>(0, count), machine.workspace, {},
-                  machine.threads);
-    for (Index t = 0; t < count; ++t)
-      if (const auto next = static_cast<std::size_t>(first + t + 1); next < text.size())
-        bits += surprise({&logits(0, t, 0), kVocabulary}, text[next]);
-    progress.reached(first + count);
-  });
-  return bits / static_cast<double>(text.size() - 1);
-}
 
 void compare_windows(const Model& model, const Options& options, std::string_view text,
                      Machine& machine) {
@@ -249,7 +142,7 @@ void compare_windows(const Model& model, const Options& options, std::string_vie
 /// Reads the text and adds to each record how much of the attention fell on the slots.
 void record_slot_share(const Model& model, State& state, std::string_view text, Machine& machine,
                        std::span<byte_lm::SlotShare* const> records) {
-  byte_lm::Progress progress("picture", static_cast<Index>(text.size()));
+  Progress progress("picture", static_cast<Index>(text.size()));
   nha::Tensor<float, 4> shares(
       {model.options().layers, 1, kPiece, model.options().shape.query_heads});
   for_each_piece(text, [&](const Model::Tokens& tokens, Index first) {
@@ -283,29 +176,14 @@ void draw_slot_share(const Model& model, const Options& options, std::string_vie
 
 // ---- The program ----
 
-int fail(const std::string& what) {
-  std::fflush(stdout);
-  std::fprintf(stderr, "byte_lm: %s\n", what.c_str());
-  return 1;
-}
-
-/// The exit status of a program that has printed all it had to.
-int finish() {
-  const bool written = std::fflush(stdout) == 0 && std::ferror(stdout) == 0;
-  return written ? 0 : fail("cannot write the results");
-}
-
-int run(const Options& options) {
+void run(const Options& options) {
   const Stopwatch loading;
   const Model model = load(options.model);
   const double load_seconds = loading.seconds();
 
   const nha::MappedFile file(options.text);
-  const auto size = static_cast<Index>(file.bytes().size());
-  nha::check_format(size >= 2, options.text, ": of length ", size,
-                    "; measuring takes 2 bytes or more");
-  const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
-                              static_cast<std::size_t>(std::min(size, options.bytes)));
+  const std::string_view text = characters(file, options.text, 2, "measuring")
+                                    .substr(0, static_cast<std::size_t>(options.bytes));
   // Opened before the work, so that it does not fail after it.
   std::optional<nha::NewFile> plot;
   if (!options.plot.empty()) plot.emplace(options.plot);
@@ -315,28 +193,11 @@ int run(const Options& options) {
   continue_prompt(model, options, machine);
   compare_windows(model, options, text, machine);
   if (plot) draw_slot_share(model, options, text, machine, *plot);
-  return finish();
 }
 
 }  // namespace
 
 int main(int argc, char** argv) {
-  Options options;
-  const std::string wrong = byte_lm::parse_arguments({argv + 1, argv + argc}, options);
-  if (!wrong.empty()) return fail(wrong + " (--help lists the options)");
-  if (options.help) {
-    std::fputs(byte_lm::kUsage, stdout);
-    return finish();
-  }
-#if NHA_HAS_EXCEPTIONS
-  try {
-    return run(options);
-  } catch (const std::bad_alloc&) {
-    return fail("not enough memory");
-  } catch (const std::exception& error) {
-    return fail(error.what());
-  }
-#else
-  return run(options);
-#endif
+  return run_program<Options>("byte_lm", byte_lm::kUsage, {argv + 1, argv + argc},
+                              byte_lm::parse_arguments, run);
 }

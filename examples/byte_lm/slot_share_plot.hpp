@@ -2,7 +2,7 @@
 // slot_share_svg(): SlotShare as a picture that needs nothing but itself.
 #pragma once
 
-#include "display.hpp"
+#include "../common/display.hpp"
 #include "slot_share.hpp"
 
 #include <algorithm>
@@ -15,6 +15,9 @@
 #include <string_view>
 
 namespace byte_lm {
+
+using examples_common::grouped;
+using examples_common::is_printable;
 
 namespace plot {
 

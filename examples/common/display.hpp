@@ -4,11 +4,13 @@
 
 #include <nha/core/dtype.hpp>
 
+#include <cmath>
 #include <cstddef>
 #include <cstdio>
+#include <filesystem>
 #include <string>
 
-namespace byte_lm {
+namespace examples_common {
 
 /// 1234567 as "1,234,567".
 inline std::string grouped(nha::Index number) {
@@ -36,6 +38,29 @@ inline std::string memory_size(nha::Index bytes) {
   return text;
 }
 
+/// "12,345 tokens/s"
+inline std::string speed(nha::Index tokens, double seconds) {
+  if (tokens == 0 || seconds <= 0) return "-";
+  return grouped(std::llround(static_cast<double>(tokens) / seconds)) + " tokens/s";
+}
+
+/// "2:05" or "1:02:05".
+inline std::string duration(double seconds) {
+  const auto whole = std::llround(seconds);
+  char text[64];
+  if (whole < 3600)
+    std::snprintf(text, sizeof text, "%lld:%02lld", whole / 60, whole % 60);
+  else
+    std::snprintf(text, sizeof text, "%lld:%02lld:%02lld", whole / 3600, whole / 60 % 60,
+                  whole % 60);
+  return text;
+}
+
+/// The last part of a path.
+inline std::string file_name(const std::string& path) {
+  return std::filesystem::path(path).filename().string();
+}
+
 inline bool is_printable(char c) {
   return c >= 0x20 && c < 0x7f;
 }
@@ -48,4 +73,4 @@ inline std::string shown(char c) {
   return text;
 }
 
-}  // namespace byte_lm
+}  // namespace examples_common

@@ -10,7 +10,7 @@
 #include <span>
 #include <vector>
 
-namespace byte_lm {
+namespace examples_common {
 
 /// Draws from softmax(logits / temperature); at temperature 0 takes the largest. The same seed and
 /// logits give the same choices on every machine.
@@ -44,4 +44,4 @@ class Sampler {
   std::vector<double> weights_;
 };
 
-}  // namespace byte_lm
+}  // namespace examples_common
