@@ -8,10 +8,10 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "support/directional_derivative.hpp"
 #include "support/expect_error.hpp"
 #include "support/random_model.hpp"
 
@@ -59,30 +59,10 @@ void expect_model_gradients(StepProblem<double> problem) {
               problem.evaluate(problem.training).sum(problem.training.slot_share), 1e-12);
   const auto found = nha::parameters(problem.options, gradients);
   const auto weights = nha::parameters(problem.options, problem.weights);
-  std::mt19937 random(11);
-  std::normal_distribution<double> normal;
-  for (std::size_t n = 0; n < weights.size(); ++n) {
-    const std::span<double> values = weights[n].values;
-    const std::vector<double> at(values.begin(), values.end());
-    std::vector<double> direction(values.size());
-    for (double& d : direction) d = normal(random);
-    double expected = 0, size = 0;
-    for (std::size_t i = 0; i < at.size(); ++i) {
-      expected += found[n].values[i] * direction[i];
-      size += std::abs(found[n].values[i] * direction[i]);
-    }
-    const double step = 1e-4;
-    const auto loss_at = [&](double t) {
-      for (std::size_t i = 0; i < at.size(); ++i) values[i] = at[i] + t * direction[i];
-      return problem.evaluate(problem.training).sum(problem.training.slot_share);
-    };
-    const double derivative =
-        (8 * (loss_at(step) - loss_at(-step)) - loss_at(2 * step) + loss_at(-2 * step)) /
-        (12 * step);
-    std::copy(at.begin(), at.end(), values.begin());
-    EXPECT_GT(size, 0) << weights[n].name;
-    EXPECT_NEAR(derivative, expected, 2e-8 * size + 1e-9) << weights[n].name;
-  }
+  for (std::size_t n = 0; n < weights.size(); ++n)
+    nha_test::expect_directional_derivative(
+        weights[n].name, weights[n].values, found[n].values,
+        [&] { return problem.evaluate(problem.training).sum(problem.training.slot_share); });
 }
 
 TEST(TrainingStep, DerivativesOfWholeModels) {
