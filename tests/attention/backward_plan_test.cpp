@@ -34,7 +34,9 @@ TEST(BackwardPlan, TheBandHoldsARegionAndTheWindowBeforeIt) {
           EXPECT_EQ(plan.region % plan.chunks.chunk, 0);
           EXPECT_GE(plan.band, reach + std::min(plan.region, tokens));
           EXPECT_EQ(plan.band % nha::kRowPadding, 0);
-          EXPECT_LE(plan.chunks.chunk, nha::kMostDecayTokens);
+          EXPECT_LE(plan.chunks.chunk, nha::kMostBackwardChunk);
+          EXPECT_GE(plan.step, plan.chunks.chunk);
+          EXPECT_LE(plan.step, nha::kMostBackwardChunk);
           if (chunk > 0) {
             EXPECT_EQ(plan.chunks.chunk, std::min(chunk, tokens));
           }

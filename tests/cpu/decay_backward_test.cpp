@@ -18,6 +18,8 @@ namespace {
 
 using nha::Index;
 
+constexpr Index kMostTokens = 64;
+
 enum class Speed { any, fast, forgets_all };
 
 struct DecayBackwardCase {
@@ -27,13 +29,13 @@ struct DecayBackwardCase {
 
 std::vector<DecayBackwardCase> decay_cases(Speed speed) {
   return {{16, 1, 64, 0, speed}, {16, 3, 80, 5, speed},  {1, 1, 16, 0, speed},
-          {7, 8, 16, 2, speed},  {33, 2, 32, 33, speed}, {nha::kMostDecayTokens, 1, 16, 0, speed}};
+          {7, 8, 16, 2, speed},  {33, 2, 32, 33, speed}, {kMostTokens, 1, 16, 0, speed}};
 }
 
 /// Two readings of a chunk and the slots it leaves, with random numbers.
 template <class T>
 struct Problem {
-  static constexpr Index kPairStride = nha::kMostDecayTokens + 16;
+  static constexpr Index kPairStride = kMostTokens + 16;
   static constexpr Index kSpare = 16;  // rows of slots are longer than what is read
   static constexpr T kUnwritten = T{9};
 
@@ -61,7 +63,7 @@ struct Problem {
     }
     end_start = numbers(c.slots, gaussian);
     end_pairs = numbers(c.count * c.slots, gaussian);
-    d_retention.assign(retention.size(), kUnwritten);
+    d_log_retention.assign(retention.size(), kUnwritten);
     d_write.assign(write.size(), kUnwritten);
   }
 
@@ -74,7 +76,7 @@ struct Problem {
                      weights[i].data(), stride};
     const nha::EnteringGates<T> gates{retention.data(), write.data(), c.slots, c.first, c.count};
     nha::decay_gradients<Arch>(gates, c.group, readings, end_start.data(), end_pairs.data(),
-                               d_retention.data(), d_write.data());
+                               d_log_retention.data(), d_write.data());
   }
 
   /// Expects every gradient within `tolerance` of the sum of its terms' sizes.
@@ -94,9 +96,11 @@ struct Problem {
         }
         for (Index j = end - 1; j >= c.first; --j) {
           const auto i = static_cast<std::size_t>(j);
-          d_a[i] += d_h * before[i];
+          // By log a_j: a_j times the derivative by a_j.
+          const long double d_log_a = at(retention, j, c.slots, m) * d_h * before[i];
+          d_a[i] += d_log_a;
           d_s[i] += d_h * x(j);
-          size_a[i] += std::abs(d_h * before[i]);
+          size_a[i] += std::abs(d_log_a);
           size_s[i] += std::abs(d_h * x(j));
           d_h *= at(retention, j, c.slots, m);
         }
@@ -112,21 +116,21 @@ struct Problem {
         const auto i = static_cast<std::size_t>(j);
         const std::string where = "token " + std::to_string(j) + ", slot " + std::to_string(m);
         if (j < c.first) {
-          ASSERT_EQ(at(d_retention, j, c.slots, m), kUnwritten) << where;
+          ASSERT_EQ(at(d_log_retention, j, c.slots, m), kUnwritten) << where;
           ASSERT_EQ(at(d_write, j, c.slots, m), kUnwritten) << where;
           continue;
         }
         const auto near = [&](long double value, long double expected, long double size) {
           return std::abs(value - expected) <= tolerance * size;
         };
-        ASSERT_TRUE(near(at(d_retention, j, c.slots, m), d_a[i], size_a[i])) << where;
+        ASSERT_TRUE(near(at(d_log_retention, j, c.slots, m), d_a[i], size_a[i])) << where;
         ASSERT_TRUE(near(at(d_write, j, c.slots, m), d_s[i], size_s[i])) << where;
       }
     }
   }
 
   DecayBackwardCase c;
-  std::vector<T> retention, write, end_start, end_pairs, d_retention, d_write;
+  std::vector<T> retention, write, end_start, end_pairs, d_log_retention, d_write;
   std::array<std::vector<T>, 2> start, weights, pairs;
 };
 

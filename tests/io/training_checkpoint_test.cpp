@@ -106,7 +106,7 @@ TYPED_TEST(TrainingRun, LeavesAModelForOtherPrograms) {
   std::size_t same = 0;
   const auto expected = nha::parameters(std::as_const(run.model));
   for (const auto& weight : nha::parameters(model))
-    same += std::ranges::equal(weight.values, expected[same].values) ? 1 : 0;
+    if (std::ranges::equal(weight.values, expected[same].values)) ++same;
   EXPECT_EQ(same, expected.size());
   EXPECT_EQ(*nha::Safetensors(folder.file("model.safetensors")).find_metadata("steps"), "2");
 }

@@ -48,6 +48,10 @@ class DirectLayer {
       for (auto& row : v_)
         for (double& value : row) value = plain_silu(value);
     if (s_.slots > 0) f_ = plain_linear(w_.f_proj, x);
+    if (o_.gate_bias)
+      for (auto& row : f_)
+        for (std::size_t g = 0; g < row.size(); ++g)
+          row[g] += w_.f_proj_bias(static_cast<Index>(g));
     Matrix heads(x.size(), std::vector<double>(at(s_.query_heads * s_.value_dim)));
     slot_share.assign(x.size(), std::vector<double>(at(s_.query_heads)));
     for (Index h = 0; h < s_.query_heads; ++h) run_head(h, heads);

@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <string>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -170,6 +171,70 @@ TEST(LanguageModel, KnowsTheNumberOfItsWeights) {
 
 // --- Batches
 // ---------------------------------------------------------------------------------------
+
+TEST(LanguageModel, ShowsItsWeightsInTheOrderOfACheckpoint) {
+  for (const bool tied : {false, true}) {
+    ModelOptions options = small_model(convolving());
+    options.layer.gate_bias = true;
+    options.tied_head = tied;
+    const auto weights = random_model_weights<float>(options);
+    const LanguageModel<float> model(options, weights);
+    std::vector<std::string> names;
+    std::vector<float> values;
+    nha::visit_weights(options, weights, [&](const std::string& name, const auto& w, const auto&) {
+      names.push_back(name);
+      values.insert(values.end(), w.values().begin(), w.values().end());
+    });
+    std::vector<std::string> found_names;
+    std::vector<float> found;
+    model.visit_weights([&](const std::string& name, const auto& w, const auto& extents) {
+      static_assert(std::is_const_v<std::remove_reference_t<decltype(w)>>);
+      EXPECT_EQ(w.extents(), extents) << name;
+      found_names.push_back(name);
+      found.insert(found.end(), w.values().begin(), w.values().end());
+    });
+    EXPECT_EQ(found_names, names);
+    EXPECT_EQ(found, values);
+    EXPECT_EQ(static_cast<Index>(found.size()), model.parameters());
+  }
+}
+
+TEST(LanguageModel, PartsOutsideTheBlocksAreThoseItWasGiven) {
+  ModelOptions options = small_model();
+  const auto weights = random_model_weights<float>(options);
+  const auto same = [](const auto& a, const auto& b) {
+    return a.extents() == b.extents() &&
+           std::equal(a.values().begin(), a.values().end(), b.values().begin());
+  };
+  const LanguageModel<float> model(options, weights);
+  EXPECT_TRUE(same(model.embeddings(), weights.embeddings));
+  EXPECT_TRUE(same(model.norm(), weights.norm));
+  EXPECT_TRUE(same(model.head(), weights.head));
+  options.tied_head = true;
+  const LanguageModel<float> tied(options, random_model_weights<float>(options));
+  EXPECT_EQ(&tied.head(), &tied.embeddings());
+}
+
+TEST(LanguageModel, ComputesWithWeightsThatHaveChanged) {
+  const ModelOptions options = small_model();
+  auto weights = random_model_weights<double>(options, 1);
+  LanguageModel<double> model(options, weights);
+  const LanguageModel<double> other = random_model<double>(options, 2);
+  std::vector<double> values;
+  other.visit_weights([&](const std::string&, const auto& w, const auto&) {
+    values.insert(values.end(), w.values().begin(), w.values().end());
+  });
+  auto next = values.begin();
+  model.visit_weights([&](const std::string&, auto& w, const auto&) {
+    for (double& value : w.values()) value = *next++;
+  });
+  EXPECT_EQ(next, values.end());
+  const auto tokens = random_tokens(1, kModelTokens, options.vocabulary);
+  auto state = model.make_state(), other_state = other.make_state();
+  EXPECT_EQ(largest_difference(run_model(model, state, tokens, {kModelTokens}),
+                               run_model(other, other_state, tokens, {kModelTokens})),
+            0);
+}
 
 TEST(LanguageModel, RowsOfABatchAreIndependent) {
   const auto tokens = random_tokens(3, kModelTokens, 11);

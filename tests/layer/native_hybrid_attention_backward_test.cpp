@@ -3,12 +3,13 @@
 
 #include <gtest/gtest.h>
 
-#include <cmath>
 #include <cstdint>
-#include <random>
+#include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
+#include "support/directional_derivative.hpp"
 #include "support/random_model.hpp"
 
 namespace {
@@ -90,33 +91,6 @@ struct LayerProblem {
   }
 };
 
-/// Compares the derivative along a random direction of `values` with that of the loss.
-void expect_directional_derivative(const std::string& what, LayerProblem& problem,
-                                   std::span<double> values, std::span<const double> gradient) {
-  std::mt19937 random(11);
-  std::normal_distribution<double> normal;
-  std::vector<double> direction(values.size());
-  for (double& d : direction) d = normal(random);
-  const std::vector<double> at(values.begin(), values.end());
-  double expected = 0;
-  double size = 0;
-  for (std::size_t i = 0; i < values.size(); ++i) {
-    expected += gradient[i] * direction[i];
-    size += std::abs(gradient[i] * direction[i]);
-  }
-  // Four points: the error is of fourth order in the step.
-  const double step = 1e-4;
-  const auto loss_at = [&](double t) {
-    for (std::size_t i = 0; i < values.size(); ++i) values[i] = at[i] + t * direction[i];
-    return problem.loss();
-  };
-  const double found =
-      (8 * (loss_at(step) - loss_at(-step)) - loss_at(2 * step) + loss_at(-2 * step)) / (12 * step);
-  std::copy(at.begin(), at.end(), values.begin());
-  EXPECT_GT(size, 0) << what;
-  EXPECT_NEAR(found, expected, 2e-8 * size + 1e-9) << what;
-}
-
 void expect_gradients(LayerProblem problem) {
   nha::AttentionWeights<double> gradients;
   nha::visit_attention_weights(problem.shape, problem.options, "", gradients,
@@ -124,7 +98,8 @@ void expect_gradients(LayerProblem problem) {
                                  tensor = std::remove_reference_t<decltype(tensor)>(extents);
                                });
   const nha::Tensor<double, 2> dx = problem.backward(gradients);
-  expect_directional_derivative("x", problem, problem.x.values(), dx.values());
+  const auto loss = [&] { return problem.loss(); };
+  nha_test::expect_directional_derivative("x", problem.x.values(), dx.values(), loss);
   std::vector<std::span<const double>> found;
   nha::visit_attention_weights(problem.shape, problem.options, "", gradients,
                                [&](const std::string&, const auto& tensor, const auto&) {
@@ -133,8 +108,8 @@ void expect_gradients(LayerProblem problem) {
   std::size_t n = 0;
   nha::visit_attention_weights(problem.shape, problem.options, "", problem.weights,
                                [&](const std::string& name, auto& tensor, const auto&) {
-                                 expect_directional_derivative(name, problem, tensor.values(),
-                                                               found[n++]);
+                                 nha_test::expect_directional_derivative(name, tensor.values(),
+                                                                         found[n++], loss);
                                });
 }
 

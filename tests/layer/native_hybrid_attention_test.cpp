@@ -63,6 +63,9 @@ std::vector<Setting> settings() {
   options.attention.head_windows = {0, 6};
   options.output_norm_eps = 0.5;
   all.push_back({"windows of heads", options});
+  options = nha::nha_v1(3);
+  options.gate_bias = true;
+  all.push_back({"bias of the gates", options});
   return all;
 }
 
@@ -188,6 +191,27 @@ TEST(NativeHybridAttention, StatesOfOtherWindowsUseTheSameWeights) {
   const auto y = run_layer(layer, state, x, kTokens).y;
   EXPECT_EQ(largest_difference(y, run_layer(wider, wide, x, kTokens).y), 0);
   EXPECT_GT(largest_difference(y, run_layer(layer, narrow, x, kTokens).y), 1e-3);
+}
+
+TEST(NativeHybridAttention, ALargeBiasOfTheGatesKeepsTheSlotsAsTheyBegan) {
+  LayerOptions options = nha::nha_v1(3);
+  options.gate_bias = true;
+  const auto x = random_tensor<double, 2>({kTokens, kShape.hidden}, 5);
+  auto weights = random_attention_weights<double>(kShape, options, 3);
+  const auto slots_after = [&](double bias) {
+    std::fill(weights.f_proj_bias.values().begin(), weights.f_proj_bias.values().end(), bias);
+    const NativeHybridAttention<double> layer(kShape, options, weights);
+    LayerState<double> state = layer.make_state();
+    run_layer(layer, state, x, kTokens);
+    double largest = 0;
+    for (Index h = 0; h < kShape.kv_heads; ++h)
+      for (Index m = 0; m < kShape.slots; ++m)
+        for (Index d = 0; d < kShape.value_dim; ++d)
+          largest = std::max(largest, std::abs(state.attention().slot_v(0, h)(m, d)));
+    return largest;
+  };
+  EXPECT_LT(slots_after(40), 1e-12);
+  EXPECT_GT(slots_after(0), 1e-2);
 }
 
 TEST(NativeHybridAttention, LayersMayHaveNoSlots) {
@@ -337,6 +361,14 @@ TEST_F(LayerErrors, WeightsThatDoNotFitTheOptionsAreRefused) {
   weights.g_norm = Tensor<float, 1>({5});
   NHA_EXPECT_ERROR(NativeHybridAttention<float>(kShape, options, weights), ArgumentError,
                    "weight g_norm.weight is [5]; expected [20]");
+}
+
+TEST_F(LayerErrors, ABiasOfTheGatesIsThereExactlyWhereTheOptionsAskForIt) {
+  const auto without = random_attention_weights<float>(kShape, options);
+  EXPECT_EQ(without.f_proj_bias.size(), 0);
+  options.gate_bias = true;
+  NHA_EXPECT_ERROR(NativeHybridAttention<float>(kShape, options, without), ArgumentError,
+                   "weight f_proj.bias is [0]; expected [6]");
 }
 
 TEST_F(LayerErrors, NaNStaysInItsSequence) {

@@ -5,9 +5,11 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <span>
 #include <string>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 namespace {
@@ -97,4 +99,24 @@ TEST(Parameters, RefusesAnotherNumberOfLayersOrAnotherShape) {
   weights.layers[1].mlp_norm = nha::Tensor<float, 1>({5});
   NHA_EXPECT_ERROR((void)nha::parameters(options, weights), nha::ArgumentError,
                    "weight model.layers.1.mlp_norm.weight is [5]; expected [4]");
+}
+
+TEST(Parameters, OfAModelAreItsOwnWeights) {
+  const nha::ModelOptions options = parameters_options();
+  nha::LanguageModel<float> model(options, parameters_weights(options));
+  auto weights = parameters_weights(options);
+  const auto expected = nha::parameters(options, weights);
+  const auto list = nha::parameters(model);
+  ASSERT_EQ(list.size(), expected.size());
+  for (std::size_t n = 0; n < list.size(); ++n) {
+    EXPECT_EQ(list[n].name, expected[n].name);
+    EXPECT_EQ(list[n].shape, expected[n].shape);
+    EXPECT_EQ(list[n].values.size(), expected[n].values.size());
+  }
+  list.front().values[5] = 7;
+  EXPECT_EQ(model.embeddings()(1, 1), 7.0f);
+  const auto read_only = nha::parameters(std::as_const(model));
+  static_assert(std::is_same_v<decltype(read_only[0].values), std::span<const float>>);
+  for (std::size_t n = 0; n < list.size(); ++n)
+    EXPECT_EQ(read_only[n].values.data(), list[n].values.data()) << list[n].name;
 }

@@ -8,11 +8,12 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <random>
 #include <string>
 #include <vector>
 
+#include "support/directional_derivative.hpp"
 #include "support/expect_error.hpp"
+#include "support/random_case.hpp"
 #include "support/random_model.hpp"
 
 namespace {
@@ -51,6 +52,13 @@ struct StepProblem {
   }
 };
 
+nha::LayerOptions convolving_with_bias() {
+  nha::LayerOptions layer = nha_test::convolving();
+  layer.convolution_bias = true;
+  layer.gate_bias = true;
+  return layer;
+}
+
 /// The derivative along a random direction in all weights of one tensor at a time.
 void expect_model_gradients(StepProblem<double> problem) {
   nha::LanguageModelWeights<double> gradients;
@@ -59,30 +67,42 @@ void expect_model_gradients(StepProblem<double> problem) {
               problem.evaluate(problem.training).sum(problem.training.slot_share), 1e-12);
   const auto found = nha::parameters(problem.options, gradients);
   const auto weights = nha::parameters(problem.options, problem.weights);
-  std::mt19937 random(11);
-  std::normal_distribution<double> normal;
-  for (std::size_t n = 0; n < weights.size(); ++n) {
-    const std::span<double> values = weights[n].values;
-    const std::vector<double> at(values.begin(), values.end());
-    std::vector<double> direction(values.size());
-    for (double& d : direction) d = normal(random);
-    double expected = 0, size = 0;
-    for (std::size_t i = 0; i < at.size(); ++i) {
-      expected += found[n].values[i] * direction[i];
-      size += std::abs(found[n].values[i] * direction[i]);
-    }
-    const double step = 1e-4;
-    const auto loss_at = [&](double t) {
-      for (std::size_t i = 0; i < at.size(); ++i) values[i] = at[i] + t * direction[i];
-      return problem.evaluate(problem.training).sum(problem.training.slot_share);
-    };
-    const double derivative =
-        (8 * (loss_at(step) - loss_at(-step)) - loss_at(2 * step) + loss_at(-2 * step)) /
-        (12 * step);
-    std::copy(at.begin(), at.end(), values.begin());
-    EXPECT_GT(size, 0) << weights[n].name;
-    EXPECT_NEAR(derivative, expected, 2e-8 * size + 1e-9) << weights[n].name;
-  }
+  for (std::size_t n = 0; n < weights.size(); ++n)
+    nha_test::expect_directional_derivative(
+        weights[n].name, weights[n].values, found[n].values,
+        [&] { return problem.evaluate(problem.training).sum(problem.training.slot_share); });
+}
+
+/// The same along one direction in all weights together, where some have no say in the loss.
+void expect_gradient_of_all(StepProblem<double> problem) {
+  nha::LanguageModelWeights<double> gradients;
+  problem.step(gradients, problem.training);
+  std::vector<double> at, gradient;
+  const auto weights = nha::parameters(problem.options, problem.weights);
+  for (const auto& weight : weights)
+    at.insert(at.end(), weight.values.begin(), weight.values.end());
+  for (const auto& part : nha::parameters(problem.options, gradients))
+    gradient.insert(gradient.end(), part.values.begin(), part.values.end());
+  nha_test::expect_directional_derivative("all weights", at, gradient, [&] {
+    auto next = at.begin();
+    for (const auto& weight : weights)
+      for (double& value : weight.values) value = *next++;
+    return problem.evaluate(problem.training).sum(problem.training.slot_share);
+  });
+}
+
+/// Expects the relative error of each weight's gradient to be at most `tolerance`.
+template <class A, class B>
+void expect_step_gradients_near(const nha::ModelOptions& options,
+                                const nha::LanguageModelWeights<A>& a,
+                                const nha::LanguageModelWeights<B>& b, double tolerance) {
+  const auto found = nha::parameters(options, a);
+  const auto expected = nha::parameters(options, b);
+  for (std::size_t n = 0; n < found.size(); ++n)
+    EXPECT_LE(nha_test::relative_error(found[n].values.data(), expected[n].values.data(),
+                                       static_cast<Index>(found[n].values.size())),
+              tolerance)
+        << found[n].name;
 }
 
 TEST(TrainingStep, DerivativesOfWholeModels) {
@@ -102,6 +122,80 @@ TEST(TrainingStep, DerivativesWithTheAuxiliaryLoss) {
   expect_model_gradients(
       {.options = nha_test::small_model(nha::nha_v2(3)),
        .training = {.slot_share = {.coefficient = 0.7, .target = 0.8, .through_window = true}}});
+}
+TEST(TrainingStep, DerivativesOfSequencesOfSeveralChunks) {
+  for (const Index window : {0, 1, 20, 150}) {
+    nha::LayerOptions layer = nha_test::convolving();
+    layer.attention.window = window;
+    expect_gradient_of_all({.options = nha_test::small_model(layer), .batch = 1, .tokens = 150});
+  }
+  expect_gradient_of_all({.options = nha_test::small_model(nha::nha_v2(3)),
+                          .training = {.windows = {2, 70}},
+                          .batch = 2,
+                          .tokens = 130});
+}
+TEST(TrainingStep, DerivativesOfTheSmallestBatches) {
+  expect_gradient_of_all({.options = nha_test::small_model(nha::nha_v2(3)), .tokens = 2});
+  StepProblem<double> one{
+      .options = nha_test::small_model(nha::nha_v2(3)), .batch = 1, .tokens = 1};
+  one.targets(0, 0) = 4;
+  expect_gradient_of_all(one);
+  one = {.options = nha_test::small_model(convolving_with_bias()), .batch = 1, .tokens = 1};
+  one.targets(0, 0) = 4;
+  expect_gradient_of_all(one);
+}
+TEST(TrainingStep, DerivativesWithoutSlotsAndWithATiedHead) {
+  nha::ModelOptions options = nha_test::small_model(nha::nha_v1(3));
+  options.shape.slots = 0;
+  options.tied_head = true;
+  expect_model_gradients({.options = options});
+  expect_model_gradients({.options = options, .training = {.windows = {2, 5}}, .batch = 1});
+}
+TEST(TrainingStep, AVocabularyOfOneIsKnownAlready) {
+  nha::ModelOptions options = nha_test::small_model();
+  options.vocabulary = 1;
+  const StepProblem<double> problem{options};
+  nha::LanguageModelWeights<double> gradients;
+  const nha::TrainingLoss loss = problem.step(gradients, {});
+  EXPECT_NEAR(loss.cross_entropy, 0, 1e-15);
+  EXPECT_GT(loss.targets, 0);
+  EXPECT_EQ(loss.correct, loss.targets);
+  for (const auto& parameter : nha::parameters(options, gradients))
+    for (const double value : parameter.values) ASSERT_NEAR(value, 0, 1e-15) << parameter.name;
+}
+TEST(TrainingStep, TokensAfterTheLastTargetChangeNothing) {
+  // The longer text is cut into other chunks.
+  for (const Index window : {0, 9, 500}) {
+    const nha::ModelOptions options = nha_test::small_model(nha::nha_v1(window));
+    StepProblem<double> brief{.options = options, .batch = 2, .tokens = 70};
+    StepProblem<double> long_one{.options = options, .batch = 2, .tokens = 201};
+    for (Index b = 0; b < 2; ++b)
+      for (Index t = 0; t < 201; ++t) {
+        long_one.targets(b, t) = t < 70 ? brief.targets(b, t) : -1;
+        if (t < 70) long_one.given(b, t) = brief.given(b, t);
+      }
+    nha::LanguageModelWeights<double> expected, found;
+    const double loss = brief.step(expected, {}).cross_entropy;
+    EXPECT_NEAR(long_one.step(found, {}).cross_entropy, loss, 1e-13);
+    expect_step_gradients_near(options, found, expected, 1e-12);
+  }
+}
+TEST(TrainingStep, GradientsInFloatAreThoseOfDoubleRounded) {
+  for (const nha::LayerOptions& layer : {nha::nha_v1(9), nha::nha_v2(5), convolving_with_bias()}) {
+    const nha::ModelOptions options = nha_test::small_model(layer);
+    StepProblem<float> in_float{.options = options, .tokens = 100};
+    StepProblem<double> in_double{.options = options, .tokens = 100};
+    const auto from = nha::parameters(options, in_float.weights);
+    const auto to = nha::parameters(options, in_double.weights);
+    for (std::size_t n = 0; n < from.size(); ++n)
+      std::copy(from[n].values.begin(), from[n].values.end(), to[n].values.begin());
+    nha::LanguageModelWeights<float> found;
+    nha::LanguageModelWeights<double> expected;
+    const nha::TrainingOptions how{.slot_share = {.coefficient = 0.3, .target = 0.9}};
+    const double loss = in_double.step(expected, how).cross_entropy;
+    EXPECT_NEAR(in_float.step(found, how).cross_entropy, loss, 1e-6 * loss);
+    expect_step_gradients_near(options, found, expected, 5e-6);
+  }
 }
 TEST(TrainingStep, LossIsThatOfTheModelsLogits) {
   const StepProblem<double> problem{nha_test::small_model()};
@@ -179,6 +273,10 @@ TEST(TrainingStep, AWindowLongerThanTheTextIsFullAttention) {
   const StepProblem<double> problem{nha_test::small_model(nha::nha_v1(3))};
   EXPECT_EQ(problem.evaluate({.windows = {8}}).cross_entropy,
             problem.evaluate({.windows = {1 << 20}}).cross_entropy);
+  nha::LanguageModelWeights<double> all, beyond;
+  problem.step(all, {.windows = {8}});
+  problem.step(beyond, {.windows = {1 << 20, 9}});
+  expect_step_gradients_near(problem.options, beyond, all, 0);
 }
 TEST(TrainingStep, NothingCountsWhereNoTargetIs) {
   StepProblem<double> problem{nha_test::small_model()};

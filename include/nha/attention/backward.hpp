@@ -118,11 +118,15 @@ class BackwardHead {
   /// The forward pass of the slots, keeping them as of each segment's start.
   void keep_segments() const noexcept {
     SlotView slots = call_.slots;
-    for (Index i = 0; i / kSegment < (count_ - 1) / kSegment; ++i) {
-      const bool ends = (i + 1) % kSegment == 0;
-      const SlotView next = ends ? copy(kSegment + (i + 1) / kSegment) : copy(0);
-      move_slots(chunks_[i], slots, next);
-      if (call_.slots_are_written(chunks_[i])) slots = next;
+    for (Index i = kSegment; i < count_; i += kSegment) {
+      const SlotView next = copy(kSegment + i / kSegment);
+      for (Chunk step{chunks_[i - kSegment].position}; step.position < chunks_[i].position;
+           step.position = step.end()) {
+        step.count = static_cast<Index>(
+            std::min<std::int64_t>(plan_.step, chunks_[i].position - step.position));
+        move_slots(step, slots, next);
+        if (call_.slots_are_written(step)) slots = next;
+      }
     }
   }
   /// The same through a segment, keeping them as of each chunk's start.
@@ -157,8 +161,8 @@ std::size_t backward_bytes(const typename Call::State& state, Index query_heads,
 }
 
 inline void check_backward_options(const BackwardOptions& options) {
-  check_argument(options.chunk >= 0 && options.chunk <= kMostDecayTokens, "chunk is ",
-                 options.chunk, "; expected 0 to ", kMostDecayTokens);
+  check_argument(options.chunk >= 0 && options.chunk <= kMostBackwardChunk, "chunk is ",
+                 options.chunk, "; expected 0 to ", kMostBackwardChunk);
 }
 
 }  // namespace detail

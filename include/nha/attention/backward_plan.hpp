@@ -6,7 +6,6 @@
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/options.hpp>
-#include <nha/cpu/decay_backward.hpp>
 #include <nha/cpu/softmax.hpp>
 
 #include <algorithm>
@@ -15,6 +14,10 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
+/// The most tokens to a chunk of the backward. Its pairs of tokens are gone through one by one, so
+/// long chunks are slow.
+inline constexpr Index kMostBackwardChunk = 64;
+
 namespace detail {
 
 /// The sizes of the chunked backward for one head.
@@ -22,23 +25,26 @@ struct BackwardPlan {
   ChunkPlan chunks;   // those of the forward pass
   Index region;       // tokens gone back through between two loads of the band
   Index band;         // columns of the band, a multiple of kRowPadding
+  Index step;         // tokens that enter the slots at once, where they are kept only now and then
   Index most_chunks;  // of a sequence: the slots as of the start of each are kept
 
   Index padded_key_dim() const noexcept { return padded(chunks.key_dim); }
 };
 
 /// Sizes for a head that gets at most `tokens` tokens and may already have seen `past`.
-/// `chunk` 0 picks one; kMostDecayTokens is the most.
+/// `chunk` 0 picks one; kMostBackwardChunk is the most.
 inline BackwardPlan backward_plan(const AttentionShape& shape, const HeadOptions& options,
                                   Index group, Index tokens, std::int64_t past,
                                   Index chunk) noexcept {
   BackwardPlan plan;
   plan.chunks =
-      chunk_plan(shape, options, group, tokens, past, std::min<Index>(chunk, kMostDecayTokens));
+      chunk_plan(shape, options, group, tokens, past, std::min<Index>(chunk, kMostBackwardChunk));
   const auto reach = static_cast<Index>(std::min<std::int64_t>(options.window, past + tokens));
   const Index length = std::max(reach, 16 * plan.chunks.chunk);
   plan.region = (length + plan.chunks.chunk - 1) / plan.chunks.chunk * plan.chunks.chunk;
   plan.band = padded(reach) + padded(std::min(plan.region, tokens)) + 2 * kRowPadding;
+  // Longer products than those of a chunk are faster.
+  plan.step = std::max(plan.chunks.chunk, std::min<Index>(tokens, kMostBackwardChunk));
   // A state that can be rolled back ends up to three chunks early (see ChunkCall::chunk_at).
   plan.most_chunks = (tokens + plan.chunks.chunk - 1) / plan.chunks.chunk + 3;
   return plan;
@@ -90,9 +96,9 @@ struct BackwardScratch {
   Acc* key_weights;    // [rows, padded(chunk)]: d_logits on the entering tokens
   Acc* value_weights;  // [rows, padded(chunk)]: weights on the entering tokens
   // The tokens that enter during the chunk.
-  Acc* retention;         // [chunk, slots]
-  Acc* write;             // [chunk, slots]
-  Acc* d_retention;       // [chunk, slots]
+  Acc* retention;         // [step, slots]
+  Acc* write;             // [step, slots]
+  Acc* d_log_retention;   // [chunk, slots]
   Acc* d_write;           // [chunk, slots]
   Acc* strength;          // [chunk, slots]
   Acc* total;             // [slots]
@@ -136,8 +142,9 @@ struct BackwardScratch {
       *rows_of_slots = cursor.take<Acc>(rows * p.slots);
     for (Acc** pairs : {&s.key_pairs, &s.value_pairs, &s.key_weights, &s.value_weights})
       *pairs = cursor.take<Acc>(rows * padded_chunk);
-    for (Acc** tokens : {&s.retention, &s.write, &s.d_retention, &s.d_write, &s.strength,
-                         &s.end_pairs, &s.mass, &s.inverse_mass, &s.log_mass, &s.d_mass})
+    for (Acc** gates : {&s.retention, &s.write}) *gates = cursor.take<Acc>(plan.step * p.slots);
+    for (Acc** tokens : {&s.d_log_retention, &s.d_write, &s.strength, &s.end_pairs, &s.mass,
+                         &s.inverse_mass, &s.log_mass, &s.d_mass})
       *tokens = cursor.take<Acc>(p.chunk * p.slots);
     s.total = cursor.take<Acc>(p.slots);
     s.entering_keys = cursor.take<Acc>(p.chunk * key_dim);
@@ -151,7 +158,9 @@ struct BackwardScratch {
     s.d_slot_values = cursor.take<Acc>(p.slots * p.value_dim);
     s.d_slot_mass = cursor.take<Acc>(p.slots);
     s.band = BandScratch<Acc>::take(cursor, plan);
-    s.update = UpdateScratch<Acc>::take(cursor, p);
+    ChunkPlan steps = p;
+    steps.chunk = plan.step;
+    s.update = UpdateScratch<Acc>::take(cursor, steps);
     return s;
   }
 };

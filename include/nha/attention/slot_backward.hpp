@@ -222,7 +222,7 @@ class SlotBackward {
     }
   }
 
-  /// Gradients of retention and write strengths, and of the mass at the chunk's start.
+  /// Gradients of log gates and write strengths, and of the mass at the chunk's start.
   void gate_gradients(const SlotView& slots) noexcept {
     const Index columns = padded(entering_.count);
     // Gradient of the slots at the chunk's end times the entering tokens, and times the slots at
@@ -249,7 +249,7 @@ class SlotBackward {
         SlotReading<Acc>{s_.start_values, plan_.slots, s_.value_pairs, pair_stride, s_.scores,
                          plan_.row_stride()}};
     decay_gradients<Arch>(entering_, plan_.group, readings, s_.end_start, s_.end_pairs,
-                          s_.d_retention, s_.d_write);
+                          s_.d_log_retention, s_.d_write);
     back_through_mass(slots);
     for (Index i = entering_.first; i < entering_.count; ++i)
       store_gates(call_.entering(rows_.chunk, i), i * plan_.slots);
@@ -257,16 +257,17 @@ class SlotBackward {
   void store_gates(std::int64_t position, Index at) const noexcept {
     if (position < call_.start) return;
     const Index token = call_.token_of(position);
-    // retention = exp(log_gate), and write = 1 - exp(log_gate) unless it is given.
+    // write = 1 - exp(log_gate) unless it is given.
     const bool write_given = call_.in.write.data() != nullptr;
-    for (Index m = 0; m < call_.memory.slots.slots; ++m) {
-      const Acc d_write = s_.d_write[at + m];
-      if (gradients_.log_gate.data() != nullptr)
-        gradients_.log_gate(call_.span.row, token, call_.head, m) =
-            s_.retention[at + m] * (s_.d_retention[at + m] - (write_given ? Acc{0} : d_write));
-      if (gradients_.write.data() != nullptr)
-        gradients_.write(call_.span.row, token, call_.head, m) = d_write;
+    const Index slots = call_.memory.slots.slots;
+    if (gradients_.log_gate.data() != nullptr) {
+      Acc* d_log_gate = &gradients_.log_gate(call_.span.row, token, call_.head, 0);
+      for (Index m = 0; m < slots; ++m)
+        d_log_gate[m] = s_.d_log_retention[at + m] -
+                        (write_given ? Acc{0} : s_.retention[at + m] * s_.d_write[at + m]);
     }
+    if (gradients_.write.data() != nullptr)
+      std::copy_n(s_.d_write + at, slots, &gradients_.write(call_.span.row, token, call_.head, 0));
   }
 
   // Mass. A row's logit is product / mass + log(mass) and its value sum / mass.
@@ -296,9 +297,9 @@ class SlotBackward {
       for (Index m = 0; m < plan_.slots; ++m) {
         if (by_mass_) s_.d_slot_mass[m] += s_.d_mass[at + m];
         if (i < entering_.first) continue;
-        s_.d_retention[at + m] += s_.d_slot_mass[m] * before[m];
         s_.d_write[at + m] += s_.d_slot_mass[m];
         s_.d_slot_mass[m] *= s_.retention[at + m];
+        s_.d_log_retention[at + m] += s_.d_slot_mass[m] * before[m];
       }
     }
   }

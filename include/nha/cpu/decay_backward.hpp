@@ -3,9 +3,15 @@
 // gate.
 //
 // cpu/decay.hpp computes what a query reads of a slot by Horner's rule, h_j = a_j h_(j-1) + s_j x_j
-// over the tokens j that entered. Its derivatives by a_j and s_j are h_(j-1) and x_j times the
-// retentions of the tokens after j: no difference of large numbers and no division, which the
-// shorter ways over running sums of the log gates need and which fail for fast gates.
+// over the tokens j that entered. Written out, that is a sum with a term for each token and one for
+// the start,
+//   w_k s_k x_k,  w_k being the product of a_(k+1) ... a_i  (i the newest token that the row sees),
+// and the derivative by log a_j is the sum of the terms of all tokens before j and of the start, in
+// all rows that see j. So the rows are gone through from the newest token back, with running sums
+// over them of w_k x_k, the derivative by s_k: those times s_k are, when the rows of token j have
+// been added, the terms wanted for j. Only products and sums of what is wanted: no difference of
+// large numbers and no division, which shorter ways over running sums of the log gates need and
+// which fail for fast gates.
 #pragma once
 
 #include <nha/config.hpp>
@@ -14,11 +20,10 @@
 #include <nha/cpu/simd.hpp>
 
 #include <array>
+#include <cstddef>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
-
-/// The most tokens of a chunk that decay_gradients() takes.
-inline constexpr Index kMostDecayTokens = 64;
 
 /// One thing that the rows of a chunk read of the slots, their keys or their values, as a product
 /// with a vector of the row: with the slots at the chunk's start [rows, slots], with the tokens
@@ -36,68 +41,111 @@ struct SlotReading {
 
 namespace detail {
 
-/// One row's share, or that of the slots left at the chunk's end: tokens first to last of x.
-template <class Arch, class T>
-struct DecayChain {
+/// decay_gradients() for the slots [slot, slot + Vectors * lanes).
+template <class Arch, int Vectors, class T, std::size_t Readings>
+class DecayGradientsTile {
   using V = simd::vec<T, Arch>;
+  static constexpr Index kLanes = simd::lanes<T, Arch>;
 
-  const EnteringGates<T>& gates;
-  Index slot;
-  T* d_retention;
-  T* d_write;
+ public:
+  NHA_INLINE DecayGradientsTile(const EnteringGates<T>& gates, Index slot, T* d_log_retention,
+                                T* d_write) noexcept
+      : gates_(gates), slot_(slot), d_log_retention_(d_log_retention), d_write_(d_write) {}
 
-  NHA_INLINE Index at(Index token) const noexcept { return token * gates.stride + slot; }
-
-  /// `pair(j)` is x_j; Add: to what is there, else in its place.
-  template <bool Add, class Pair>
-  NHA_INLINE void run(V h, V d_h, Index end, Pair&& pair) const noexcept {
-    std::array<V, kMostDecayTokens> before;
-    for (Index j = gates.first; j < end; ++j) {
-      before[static_cast<std::size_t>(j)] = h;
-      h = simd::fma(h, simd::load<V>(gates.retention + at(j)),
-                    pair(j) * simd::load<V>(gates.write + at(j)));
-    }
-    for (Index j = end - 1; j >= gates.first; --j) {
-      const V zero(T{0});
-      const V h_before = before[static_cast<std::size_t>(j)];
-      const V retention_so_far = Add ? simd::load<V>(d_retention + at(j)) : zero;
-      const V write_so_far = Add ? simd::load<V>(d_write + at(j)) : zero;
-      simd::store(d_retention + at(j), simd::fma(d_h, h_before, retention_so_far));
-      simd::store(d_write + at(j), simd::fma(d_h, pair(j), write_so_far));
-      d_h = d_h * simd::load<V>(gates.retention + at(j));
-    }
+  /// Begins with the slots left at the chunk's end.
+  NHA_INLINE void begin(const T* end_start, const T* end_pairs) noexcept {
+    V weight[Vectors];
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { weight[v] = V(T{1}); });
+    for (Index k = gates_.count - 1; k >= gates_.first; --k)
+      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+        const Index at = k * gates_.stride + slot_ + v * kLanes;
+        simd::store(d_write_ + at, V(weight[v] * simd::load<V>(end_pairs + at)));
+        weight[v] = weight[v] * simd::load<V>(gates_.retention + at);
+      });
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      of_start_[v] = weight[v] * simd::load<V>(end_start + slot_ + v * kLanes);
+    });
   }
+
+  /// Adds a row of a token. The last row of each token completes its derivative by log retention.
+  template <bool Last>
+  NHA_INLINE void add(Index token, Index row,
+                      const std::array<SlotReading<T>, Readings>& readings) noexcept {
+    constexpr int kReadings = static_cast<int>(Readings);
+    V weight[kReadings][Vectors], of_older[Vectors];
+    const T* pairs[kReadings];
+    simd::unroll<kReadings>([&](auto r) __attribute__((always_inline)) {
+      pairs[r] = readings[r].pairs + row * readings[r].pair_stride;
+      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+        weight[r][v] = simd::load<V>(readings[r].weights + row * readings[r].weight_stride + slot_ +
+                                     v * kLanes);
+      });
+    });
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { of_older[v] = V(T{0}); });
+    const auto add_token = [&](Index k, auto is_older) __attribute__((always_inline)) {
+      V pair[kReadings];
+      simd::unroll<kReadings>([&](auto r)
+                                  __attribute__((always_inline)) { pair[r] = V(pairs[r][k]); });
+      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+        const Index at = k * gates_.stride + slot_ + v * kLanes;
+        const V retention = simd::load<V>(gates_.retention + at);
+        V d_write = simd::load<V>(d_write_ + at);
+        simd::unroll<kReadings>([&](auto r) __attribute__((always_inline)) {
+          d_write = simd::fma(weight[r][v], pair[r], d_write);
+          weight[r][v] = weight[r][v] * retention;
+        });
+        simd::store(d_write_ + at, d_write);
+        if constexpr (decltype(is_older)::value)
+          of_older[v] = simd::fma(simd::load<V>(gates_.write + at), d_write, of_older[v]);
+      });
+    };
+    add_token(token, std::false_type());
+    for (Index k = token - 1; k >= gates_.first; --k) add_token(k, std::bool_constant<Last>());
+    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<kReadings>([&](auto r) __attribute__((always_inline)) {
+        of_start_[v] = simd::fma(
+            weight[r][v],
+            simd::load<V>(readings[r].start + row * readings[r].start_stride + slot_ + v * kLanes),
+            of_start_[v]);
+      });
+      if constexpr (Last)
+        simd::store(d_log_retention_ + token * gates_.stride + slot_ + v * kLanes,
+                    V(of_older[v] + of_start_[v]));
+    });
+  }
+
+ private:
+  const EnteringGates<T>& gates_;
+  Index slot_;
+  T* d_log_retention_;
+  T* d_write_;
+  V of_start_[Vectors];  // sum of the terms of the start
 };
 
 }  // namespace detail
 
-/// Gradients [count, slots] of the retention and write strengths of the tokens that enter during a
-/// chunk, from `gates.first` on; written, not added to. They come from what the chunk's rows read
-/// (row r sees the tokens up to r / group) and from the slots it leaves: `end_start` [slots] is the
-/// sum over the dimensions of the gradient of the slots at the chunk's end times the slots at its
-/// start, and `end_pairs` [count, slots] the product of that gradient with the entering tokens.
-/// gates.count is at most kMostDecayTokens.
+/// Gradients [count, slots] of the logarithms of the retentions, and of the write strengths, of the
+/// tokens that enter during a chunk, from `gates.first` on; written, not added to. They come from
+/// what the chunk's rows read (row r sees the tokens up to r / group) and from the slots it leaves:
+/// `end_start` [slots] is the sum over the dimensions of the gradient of the slots at the chunk's
+/// end times the slots at its start, and `end_pairs` [count, slots] the product of that gradient
+/// with the entering tokens.
 template <class Arch = simd::default_arch, class T, std::size_t Readings>
 void decay_gradients(const EnteringGates<T>& gates, Index group,
                      const std::array<SlotReading<T>, Readings>& readings, const T* end_start,
-                     const T* end_pairs, T* d_retention, T* d_write) noexcept {
-  using V = simd::vec<T, Arch>;
-  const Index rows = gates.count * group;
-  for (Index slot = 0; slot < gates.stride; slot += simd::lanes<T, Arch>) {
-    const detail::DecayChain<Arch, T> chain{gates, slot, d_retention, d_write};
-    chain.template run<false>(
-        simd::load<V>(end_start + slot), V(T{1}),
-        gates.count, [&](Index j) __attribute__((always_inline)) {
-          return simd::load<V>(end_pairs + j * gates.stride + slot);
-        });
-    for (Index row = gates.first * group; row < rows; ++row)
-      for (const SlotReading<T>& reading : readings) {
-        const T* pairs = reading.pairs + row * reading.pair_stride;
-        chain.template run<true>(
-            simd::load<V>(reading.start + row * reading.start_stride + slot),
-            simd::load<V>(reading.weights + row * reading.weight_stride + slot),
-            row / group + 1, [&](Index j) __attribute__((always_inline)) { return V(pairs[j]); });
-      }
+                     const T* end_pairs, T* d_log_retention, T* d_write) noexcept {
+  constexpr Index kLanes = simd::lanes<T, Arch>;
+  constexpr int kVectors = kRowPadding / kLanes < 2 ? 1 : 2;
+  for (Index slot = 0; slot < gates.stride; slot += kVectors * kLanes) {
+    detail::DecayGradientsTile<Arch, kVectors, T, Readings> tile(gates, slot, d_log_retention,
+                                                                 d_write);
+    tile.begin(end_start, end_pairs);
+    for (Index token = gates.count - 1; token >= gates.first; --token) {
+      const Index last = (token + 1) * group - 1;
+      for (Index row = token * group; row < last; ++row)
+        tile.template add<false>(token, row, readings);
+      tile.template add<true>(token, last, readings);
+    }
   }
 }
 

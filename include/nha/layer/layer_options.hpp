@@ -48,6 +48,9 @@ struct LayerShape {
   NHA_INLINE friend bool operator==(const LayerShape&, const LayerShape&) = default;
 };
 
+/// Most taps of a short convolution.
+inline constexpr Index kMostTaps = 64;
+
 /// Options of a layer. Those of the operator (window, slot_delay, scale, empty_slots) may be chosen
 /// anew for each state; the others belong to the weights.
 struct LayerOptions {
@@ -138,8 +141,8 @@ inline void validate(const LayerOptions& options, const LayerShape& shape) {
   positive("rope_theta", options.rope_theta);
   check_argument(std::isfinite(options.output_norm_eps) && options.output_norm_eps >= 0,
                  "output_norm_eps is ", options.output_norm_eps, "; expected 0 or more");
-  check_argument(options.convolution_taps >= 0 && options.convolution_taps <= 64,
-                 "convolution_taps is ", options.convolution_taps, "; expected 0 to 64");
+  check_argument(options.convolution_taps >= 0 && options.convolution_taps <= kMostTaps,
+                 "convolution_taps is ", options.convolution_taps, "; expected 0 to ", kMostTaps);
   detail::check_rotary(options.attention, shape.key_dim);
 }
 

@@ -61,7 +61,7 @@ class NativeHybridAttentionBackward {
     T *q_window, *k_window;
     T *q, *k, *v, *gate;
     T* other;  // what is turned back, and gradients of a convolution's inputs
-    T* part;   // scratch memory of the maps and convolutions
+    T* part;   // scratch memory of the feature maps
   };
   Scratch take_scratch(SectionCursor& cursor, Index rows) const noexcept {
     const Index q = rows * shape_.query_heads * shape_.key_dim;
@@ -76,7 +76,7 @@ class NativeHybridAttentionBackward {
     s.v = cursor.take<T>(v);
     s.gate = cursor.take<T>(rows * shape_.kv_heads * shape_.slots);
     s.other = cursor.take<T>(std::max(q, v));
-    s.part = cursor.take<T>(std::max(q, v));
+    s.part = cursor.take<T>(q);
     return s;
   }
 
@@ -212,7 +212,7 @@ class NativeHybridAttentionBackward {
     const Rows d_input = rows_of(s.other, tokens.rows(), channels);
     short_convolution_backward(rows_of(input, tokens.rows(), channels), tokens,
                                taps(weights.taps.data()), weights.bias, d_projected, d_input,
-                               taps(gradients.taps.data()), gradients.bias, s.part);
+                               taps(gradients.taps.data()), gradients.bias.view());
     linear_backward(x, weights.weight, d_input, dx, gradients.weight.view(), executor, how);
   }
 

@@ -10,8 +10,10 @@
 #include <nha/core/extent.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
+#include <nha/cpu/simd.hpp>
 #include <nha/layer/activation.hpp>
 #include <nha/layer/check_rows.hpp>
+#include <nha/layer/layer_options.hpp>
 #include <nha/layer/token_batch.hpp>
 
 #include <algorithm>
@@ -21,6 +23,7 @@
 #include <cstring>
 #include <memory_resource>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -154,7 +157,7 @@ class ConvolutionState {
     check_size("batch", batch, 0);
     check_argument(channels >= 1 && channels <= kLargestSize * kLargestSize, "channels is ",
                    channels, "; expected 1 to ", kLargestSize * kLargestSize);
-    check_size("taps", taps, 1);
+    check_argument(taps >= 1 && taps <= kMostTaps, "taps is ", taps, "; expected 1 to ", kMostTaps);
     check_size("max_rollback", max_rollback, 0);
     check_bytes("the state of a convolution",
                 static_cast<double>(batch) * static_cast<double>(channels) *
@@ -179,19 +182,59 @@ class ConvolutionState {
 
 namespace detail {
 
-/// The sum before the silu for one token: out[c] = bias[c] + sum_i weight[c][i] * input(i)[c],
-/// where input(i) is the row [channels] that tap i meets, or null before the sequence.
-template <class T, class Input>
-NHA_INLINE void convolve_token(const TensorView<const T, Dynamic, Dynamic>& weight,
-                               const TensorView<const T, Dynamic>& bias, const Input& input,
-                               T* out) {
-  const Index channels = weight.extent(0);
-  for (Index c = 0; c < channels; ++c) out[c] = bias.empty() ? T{0} : bias(c);
-  for (Index i = 0; i < weight.extent(1); ++i) {
-    const T* in = input(i);
-    if (in == nullptr) continue;
-    for (Index c = 0; c < channels; ++c) out[c] += weight(c, i) * in[c];
+/// Weights of neighbouring channels, as many as fit: stored as [channels, taps], they are turned
+/// into a row for each tap, as vectors run along the channels.
+template <class T>
+class TapTile {
+ public:
+  static constexpr Index kNumbers = 2048;
+  static_assert(kNumbers >= kMostTaps);
+
+  /// @param all [channels, taps], of which this takes those from `first` on
+  TapTile(const TensorView<const T, Dynamic, Dynamic>& all, Index first) noexcept
+      : channel(first),
+        taps(all.extent(1)),
+        channels(std::min(kNumbers / taps, all.extent(0) - first)) {
+    Index c = 0;
+    if (taps == 4 && all.has_contiguous_rows())
+      for (; c + 4 <= channels; c += 4) {
+        const T* const rows[4] = {&all(first + c, 0), &all(first + c + 1, 0),
+                                  &all(first + c + 2, 0), &all(first + c + 3, 0)};
+        simd::transpose_four(rows, weights_ + c, channels);
+      }
+    for (; c < channels; ++c)
+      for (Index i = 0; i < taps; ++i) weights_[i * channels + c] = all(first + c, i);
   }
+
+  const Index channel, taps, channels;
+  /// The weights [channels] of a tap.
+  const T* operator[](Index tap) const noexcept { return weights_ + tap * channels; }
+
+ private:
+  T weights_[kNumbers];
+};
+
+/// to[i] += a[i] * b[i] for `count` numbers.
+template <class Arch, class T>
+NHA_INLINE void add_products(const T* a, const T* b, T* to, Index count) noexcept {
+  using V = simd::vec<T, Arch>;
+  Index i = 0;
+  for (; i + simd::lanes<T, Arch> <= count; i += simd::lanes<T, Arch>)
+    simd::store(to + i,
+                simd::fma(simd::load<V>(a + i), simd::load<V>(b + i), simd::load<V>(to + i)));
+  for (; i < count; ++i) to[i] = simd::fma(a[i], b[i], to[i]);
+}
+
+/// The sums before the silu for one token and the channels of a tile: out[c] = bias[c] + sum_i
+/// weight[c][i] * input(i)[c], where input(i) is the row of all channels that tap i meets, or null
+/// before the sequence; c counts from the tile's first channel on.
+template <class Arch, class T, class Input>
+NHA_INLINE void convolve_token(const TapTile<T>& tile, const TensorView<const T, Dynamic>& bias,
+                               const Input& input, T* out) {
+  for (Index c = 0; c < tile.channels; ++c) out[c] = bias.empty() ? T{0} : bias(tile.channel + c);
+  for (Index i = 0; i < tile.taps; ++i)
+    if (const T* in = input(i); in != nullptr)
+      add_products<Arch>(tile[i], in + tile.channel, out, tile.channels);
 }
 
 }  // namespace detail
@@ -201,7 +244,7 @@ NHA_INLINE void convolve_token(const TensorView<const T, Dynamic, Dynamic>& weig
 /// [channels, taps]; bias [channels] or empty. Continues from the state and moves it on.
 /// @throws ArgumentError if the shapes do not fit each other or the state, or there is no data;
 ///   nothing has then been touched.
-template <std::floating_point T>
+template <class Arch = simd::default_arch, std::floating_point T>
 void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
                        const TokenBatch& tokens,
                        std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> weight,
@@ -219,23 +262,27 @@ void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
   check_argument(bias.empty() || bias.extent(0) == channels, "bias of short_convolution has ",
                  bias.extent(0), " entries; expected ", channels, " or none");
   check_argument(bias.empty() || bias.data() != nullptr, "bias of short_convolution has no data");
-  for (Index n = 0; n < tokens.sequences(); ++n) {
-    const Index first = tokens.first_row(n);
-    const Index count = tokens.count(n);
-    const std::int64_t seen = state.tokens_seen(n);
-    for (Index t = 0; t < count; ++t) {
-      T* out = y.data() + (first + t) * y.stride(0);
-      const auto input = [&](Index i) -> const T* {
-        const Index source = t - taps + 1 + i;
-        if (seen + source < 0) return nullptr;
-        return source >= 0 ? x.data() + (first + source) * x.stride(0)
-                           : state.input(n, seen + source);
-      };
-      detail::convolve_token(weight, bias, input, out);
-      silu(out, channels);
+  for (Index channel = 0; channel < channels;) {
+    const detail::TapTile<T> tile(weight, channel);
+    for (Index n = 0; n < tokens.sequences(); ++n) {
+      const Index first = tokens.first_row(n);
+      const std::int64_t seen = state.tokens_seen(n);
+      for (Index t = 0; t < tokens.count(n); ++t) {
+        T* out = y.data() + (first + t) * y.stride(0) + channel;
+        const auto input = [&](Index i) -> const T* {
+          const Index source = t - taps + 1 + i;
+          if (seen + source < 0) return nullptr;
+          return source >= 0 ? x.data() + (first + source) * x.stride(0)
+                             : std::as_const(state).input(n, seen + source);
+        };
+        detail::convolve_token<Arch>(tile, bias, input, out);
+        silu<Arch>(out, tile.channels);
+      }
     }
-    state.append(n, x.template slice<0>(first, count));
+    channel += tile.channels;
   }
+  for (Index n = 0; n < tokens.sequences(); ++n)
+    state.append(n, x.template slice<0>(tokens.first_row(n), tokens.count(n)));
 }
 
 NHA_ISA_NAMESPACE_END

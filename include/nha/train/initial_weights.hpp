@@ -43,7 +43,12 @@ struct InitialWeights {
   std::uint64_t seed = 0;
   /// Of linear, convolution and embedding weights.
   double standard_deviation = 0.02;
-  /// Of f_proj, which makes the gates; empty: as the others.
+  /// Of the embeddings alone; empty: as the others. What a block adds to the residual stream is of
+  /// the size of its weights times the root of their inputs: embeddings that are much smaller drown
+  /// in it, and which token it was is hard to learn from.
+  std::optional<double> embedding_standard_deviation = {};
+  /// Of f_proj, which makes the gates; empty: as the others. Gates that differ from token to token
+  /// and slot to slot from the start let the slots hold unlike things (examples/recall).
   std::optional<double> gate_standard_deviation = {};
   /// What a bias of f_proj starts from, for each slot.
   double gate_bias = 0;
@@ -98,6 +103,9 @@ void start_weight(const Parameter<T>& parameter, const InitialWeights& initial, 
   } else if (name.ends_with("f_proj.weight")) {
     fill_with_normal(parameter, random,
                      initial.gate_standard_deviation.value_or(initial.standard_deviation));
+  } else if (name.ends_with("embeddings.weight")) {
+    fill_normal(parameter, random,
+                initial.embedding_standard_deviation.value_or(initial.standard_deviation));
   } else if (initial.residual != ResidualStart::as_others &&
              (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"))) {
     const double scale = 1 / std::sqrt(2 * static_cast<double>(layers));
@@ -129,6 +137,7 @@ LanguageModelWeights<T> initial_weights(const ModelOptions& options,
     check_argument(std::isfinite(value) && value >= 0, name, " is ", value, "; expected 0 or more");
   };
   check_deviation("standard_deviation", initial.standard_deviation);
+  check_deviation("embedding_standard_deviation", initial.embedding_standard_deviation.value_or(0));
   check_deviation("gate_standard_deviation", initial.gate_standard_deviation.value_or(0));
   check_argument(std::isfinite(initial.gate_bias), "gate_bias is ", initial.gate_bias,
                  "; expected a finite number");

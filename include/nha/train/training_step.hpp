@@ -99,10 +99,12 @@ Index check_training(const LanguageModel<T>& model, const TrainingBatch& batch,
   return counted;
 }
 
-/// The loss; with gradients, which have been set to 0, adds its gradients to them.
+/// The loss; with gradients, which have been set to 0, adds its gradients to them. `list` is what
+/// parameters() says of these.
 template <std::floating_point T, Executor E>
 TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& batch,
-                           LanguageModelWeights<T>* gradients, TrainingWorkspace<T>& workspace,
+                           LanguageModelWeights<T>* gradients,
+                           const std::vector<Parameter<T>>& list, TrainingWorkspace<T>& workspace,
                            const TrainingOptions& options, E&& executor) {
   using Rows = TensorView<T, Dynamic, Dynamic>;
   const Index counted = check_training(model, batch, options);
@@ -129,7 +131,7 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
       return;
     }
     LanguageModelWeights<T>& sum = n == 0 ? *gradients : share.gradients;
-    if (n > 0) set_to_zero(model.options(), sum);
+    if (n > 0) set_to_zero(share.parameters);
     const Rows dx(reinterpret_cast<T*>(worker.dx.data()), x.extents());
     Tensor<T, 2>& d_head = model.options().tied_head ? sum.embeddings : sum.head;
     share.cross_entropy = cross_entropy<T>(x, model.head(), targets, worker.cross_entropy,
@@ -148,7 +150,7 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
   }
   if (counted > 0) loss.cross_entropy /= static_cast<double>(counted);
   if (queries > 0) loss.slot_share /= static_cast<double>(queries);
-  if (gradients != nullptr) workspace.add_gradients(model.options(), *gradients, executor);
+  if (gradients != nullptr) workspace.add_gradients(list, executor);
   return loss;
 }
 
@@ -158,8 +160,8 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 /// it has a coefficient, TrainingLoss::sum() of both being what `gradients` are of.
 ///
 /// Memory beyond the gradients grows with B * T for each thread: the results of every step of every
-/// layer are kept, but no logits. After a step of these sizes another allocates only what Eigen
-/// takes for products, and states where the windows are others.
+/// layer are kept, but no logits. After a step of these sizes another allocates only the list of
+/// the gradients, what Eigen takes for products, and states where the windows are others.
 /// @param gradients overwritten: weights of the model's shapes, such as zero_weights() makes
 /// @throws ArgumentError if a token or target is not in the vocabulary, shapes do not fit, or an
 ///   option is out of range; nothing has then been touched.
@@ -168,8 +170,9 @@ TrainingLoss loss_and_gradients(const LanguageModel<T>& model, const TrainingBat
                                 LanguageModelWeights<T>& gradients, TrainingWorkspace<T>& workspace,
                                 const TrainingOptions& options = {}, E&& executor = Serial{}) {
   detail::check_training(model, batch, options);
-  detail::set_to_zero(model.options(), gradients);
-  return detail::training_pass(model, batch, &gradients, workspace, options, executor);
+  const std::vector<Parameter<T>> list = parameters(model.options(), gradients);
+  detail::set_to_zero(list);
+  return detail::training_pass(model, batch, &gradients, list, workspace, options, executor);
 }
 
 /// The same loss alone.
@@ -178,7 +181,7 @@ template <std::floating_point T, Executor E = const Serial>
 TrainingLoss evaluate(const LanguageModel<T>& model, const TrainingBatch& batch,
                       TrainingWorkspace<T>& workspace, const TrainingOptions& options = {},
                       E&& executor = Serial{}) {
-  return detail::training_pass<T>(model, batch, nullptr, workspace, options, executor);
+  return detail::training_pass<T>(model, batch, nullptr, {}, workspace, options, executor);
 }
 
 NHA_ISA_NAMESPACE_END

@@ -29,10 +29,9 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// @throws ArgumentError if the weights have other shapes than a model with these options.
 template <std::floating_point T>
-void set_to_zero(const ModelOptions& options, LanguageModelWeights<T>& weights) {
-  for (const Parameter<T>& parameter : parameters(options, weights))
+void set_to_zero(const std::vector<Parameter<T>>& list) noexcept {
+  for (const Parameter<T>& parameter : list)
     std::fill(parameter.values.begin(), parameter.values.end(), T{0});
 }
 
@@ -49,7 +48,9 @@ class TrainingWorkspace {
   struct Share {
     Index first = 0, count = 0;
     std::optional<LanguageModelState<T>> state;
-    LanguageModelWeights<T> gradients;  // of all but the first share, which has the caller's
+    // Of all but the first share, which has the caller's; and what parameters() says of them.
+    LanguageModelWeights<T> gradients;
+    std::vector<Parameter<T>> parameters;
     CrossEntropy cross_entropy = {};
     double slot_share = 0;
   };
@@ -68,8 +69,10 @@ class TrainingWorkspace {
     const Index count = std::min(shares, sequences);
     cut(model, {model.options(), shortened(model, windows, tokens.extent(1)), sequences, count});
     for (Index n = 1; n < count && with_gradients; ++n) {
-      LanguageModelWeights<T>& gradients = shares_[static_cast<std::size_t>(n)].gradients;
-      if (gradients.layers.empty()) gradients = zero_weights<T>(model.options());
+      Share& share = shares_[static_cast<std::size_t>(n)];
+      if (!share.parameters.empty()) continue;
+      if (share.gradients.layers.empty()) share.gradients = zero_weights<T>(model.options());
+      share.parameters = parameters(model.options(), share.gradients);
     }
     const Share& largest = shares_.back();
     const Tokens most = tokens.template slice<0>(largest.first, largest.count);
@@ -83,18 +86,16 @@ class TrainingWorkspace {
     }
   }
 
-  /// Adds the gradients of the other shares to `sum`, in order.
+  /// Adds the gradients of the other shares to those of the first, in order.
   template <Executor E>
-  void add_gradients(const ModelOptions& options, LanguageModelWeights<T>& sum, E&& executor) {
-    const std::vector<Parameter<T>> to = parameters(options, sum);
+  void add_gradients(const std::vector<Parameter<T>>& first, E&& executor) const {
     for (std::size_t n = 1; n < shares_.size(); ++n) {
-      const std::vector<Parameter<T>> from = parameters(options, shares_[n].gradients);
       const auto task = [&](Index i, Index) {
-        const auto& values = from[static_cast<std::size_t>(i)].values;
-        const auto& total = to[static_cast<std::size_t>(i)].values;
+        const auto& values = shares_[n].parameters[static_cast<std::size_t>(i)].values;
+        const auto& total = first[static_cast<std::size_t>(i)].values;
         for (std::size_t k = 0; k < values.size(); ++k) total[k] += values[k];
       };
-      executor.run(static_cast<Index>(to.size()), task);
+      executor.run(static_cast<Index>(first.size()), task);
     }
   }
 
@@ -130,6 +131,7 @@ class TrainingWorkspace {
     shares_.resize(static_cast<std::size_t>(plan.shares));
     for (Index n = 0; n < plan.shares; ++n) {
       Share& share = shares_[static_cast<std::size_t>(n)];
+      share.parameters.clear();  // the gradients may have moved
       share.first = plan.sequences * n / plan.shares;
       share.count = plan.sequences * (n + 1) / plan.shares - share.first;
       share.state = model.make_state({.batch = share.count, .windows = plan.windows});
