@@ -29,6 +29,7 @@ the task: pairs of a key and a value, then every key again at a random place, as
   --keys N              to choose from, 1 to 65536 (32)
   --values N            to choose from, 2 to 65536 (32)
   --tokens N            length of a sequence, at least three for each pair, 3 to 65536 (64)
+  --random-filler       fill what is left with random values, not with one token of its own
 
 the models
   --layers N            1 to 64 (2)
@@ -37,13 +38,14 @@ the models
   --slots N             of the hybrid, for each head, 1 to 4096 (16)
   --window W            of the hybrid, 1 to 65536 (8)
   --convolution N       taps of a short convolution over queries, keys and values, 0 to 64; 0: none;
-                        in all four models (4)
+                        in all four models (0)
   --empty-slots E       how slots count that nothing was written to: participate, masked or
                         mass_corrected (mass_corrected)
   --gate-divisor X      gates are log_sigmoid(...) / X, 0.01 to 1000 (1)
   --gate-bias X         what the bias of the gates starts from, -100 to 100 (4)
   --gate-spread X       standard deviation that the projection to the gates starts with, 0 to 10
                         (0.4)
+  --embedding-spread X  the same of the embeddings, 0 to 10 (1)
   --initial-spread X    the same of all other weights, 0 to 10 (0.08)
 
 training
@@ -81,11 +83,12 @@ struct Options {
   Index heads = 2;
   Index slots = 16;
   Index window = 8;
-  Index convolution = 4;
+  Index convolution = 0;
   nha::EmptySlots empty_slots = nha::EmptySlots::mass_corrected;
   double gate_divisor = 1;
   double gate_bias = 4;
   double gate_spread = 0.4;
+  double embedding_spread = 1;
   double initial_spread = 0.08;
 
   Index steps = 600;
@@ -135,6 +138,8 @@ inline examples_common::CommandLine known_options(Options& options) {
                take_number(options.gate_bias, -100.0, 100.0)},
               {"--gate-spread", "a number from 0 to 10",
                take_number(options.gate_spread, 0.0, 10.0)},
+              {"--embedding-spread", "a number from 0 to 10",
+               take_number(options.embedding_spread, 0.0, 10.0)},
               {"--initial-spread", "a number from 0 to 10",
                take_number(options.initial_spread, 0.0, 10.0)},
               count("--steps", options.steps, 2, kMostSteps),
@@ -155,7 +160,8 @@ inline examples_common::CommandLine known_options(Options& options) {
                take_numbers(options.measured_pairs, 1, 4096)},
               {"--plot", "the name of a file", take_name(options.plot)},
           },
-      .flags = {{"--no-plot", [&options] { options.plot.clear(); }}}};
+      .flags = {{"--random-filler", [&options] { options.task.random_filler = true; }},
+                {"--no-plot", [&options] { options.plot.clear(); }}}};
 }
 
 /// Each window once, none longer than a sequence.
@@ -184,9 +190,8 @@ inline std::string parse_arguments(const std::vector<std::string>& arguments, Op
     return "--warmup is " + std::to_string(options.warmup) + "; expected less than --steps, " +
            std::to_string(options.steps);
   options.measured_windows = shortened(options.measured_windows, task.tokens);
-  std::erase_if(options.measured_pairs, [&](Index pairs) {
-    return !Task{pairs, task.keys, task.values, task.tokens}.possible();
-  });
+  std::erase_if(options.measured_pairs,
+                [&](Index pairs) { return !task.with_pairs(pairs).possible(); });
   return "";
 }
 
