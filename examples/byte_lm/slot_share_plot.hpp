@@ -3,6 +3,7 @@
 #pragma once
 
 #include "../common/display.hpp"
+#include "../common/svg.hpp"
 #include "slot_share.hpp"
 
 #include <algorithm>
@@ -16,8 +17,11 @@
 
 namespace byte_lm {
 
+using examples_common::escaped;
 using examples_common::grouped;
-using examples_common::is_printable;
+using examples_common::percent;
+using examples_common::round_step;
+using examples_common::svg_document;
 
 namespace plot {
 
@@ -51,35 +55,6 @@ inline std::string colour(double share) {
   std::snprintf(text, sizeof text, "#%02x%02x%02x", mix(from.red, to.red) & 0xff,
                 mix(from.green, to.green) & 0xff, mix(from.blue, to.blue) & 0xff);
   return text;
-}
-
-/// Text for XML: markup escaped, anything but printable ASCII replaced by `other`.
-inline std::string escaped(std::string_view text, std::string_view other = "?") {
-  std::string out;
-  for (char c : text) {
-    if (c == '&')
-      out += "&amp;";
-    else if (c == '<')
-      out += "&lt;";
-    else if (c == '>')
-      out += "&gt;";
-    else if (is_printable(c))
-      out += c;
-    else
-      out += other;
-  }
-  return out;
-}
-
-inline std::string percent(double share) {
-  return std::to_string(std::lround(100 * share)) + "%";
-}
-
-/// The smallest of 1, 2, 5, 10, 20, ... that is not below `least`.
-inline Index round_step(double least) {
-  for (Index power = 1;; power *= 10)
-    for (Index factor : {1, 2, 5})
-      if (static_cast<double>(factor * power) >= least) return factor * power;
 }
 
 inline Index rows_height(const SlotShare& share) {
@@ -182,17 +157,8 @@ inline void draw_legend(std::ostream& svg) {
   svg << "</g>\n";
 }
 
-inline constexpr const char* kStyle = R"(<style>
-text{font:11px Helvetica,Arial,sans-serif;fill:#222}
-.title{font-size:17px;font-weight:bold}
-.heading{font-size:13px;font-weight:bold}
-.note{fill:#555}
-.middle,.byte{text-anchor:middle}
-.end{text-anchor:end}
-.byte{font:12px monospace}
-.line,.frame{stroke:#777;stroke-width:.7}
-</style>
-)";
+/// Letters of the text, below its columns.
+inline constexpr const char* kByteStyle = ".byte{text-anchor:middle;font:12px monospace}\n";
 
 }  // namespace plot
 
@@ -218,18 +184,11 @@ inline std::string slot_share_svg(const SlotShare& whole, const SlotShare& start
       plot::draw_panel(panels, start, bottom,
                        which + ": " + grouped(start.bytes()) + " bytes, a column each", beginning);
 
-  constexpr const char* kTitle = "How much of each head's attention fell on the slots";
-  std::ostringstream svg;
-  svg << "<svg xmlns='http://www.w3.org/2000/svg' width='" << plot::kWidth << "' height='" << bottom
-      << "' viewBox='0 0 " << plot::kWidth << ' ' << bottom << "' role='img'>\n<title>" << kTitle
-      << "</title>\n"
-      << plot::kStyle
-      << "<rect width='100%' height='100%' fill='#ffffff'/>\n<text class='title' x='" << plot::kLeft
-      << "' y='34'>" << kTitle << "</text>\n<text class='note' x='" << plot::kLeft << "' y='54'>"
-      << plot::escaped(subtitle) << "</text>\n";
-  plot::draw_legend(svg);
-  svg << panels.str() << "</svg>\n";
-  return svg.str();
+  std::ostringstream legend;
+  plot::draw_legend(legend);
+  return svg_document(plot::kWidth, bottom, plot::kLeft,
+                      "How much of each head's attention fell on the slots", subtitle,
+                      plot::kByteStyle, legend.str() + panels.str());
 }
 
 }  // namespace byte_lm

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nha/core/dtype.hpp>
+#include <nha/core/options.hpp>
 
 #include <algorithm>
 #include <charconv>
@@ -36,19 +37,25 @@ std::optional<Number> parse_number(std::string_view text, Number least, Number m
   return number;
 }
 
-/// "8,32,full"
-inline std::optional<std::vector<Index>> parse_windows(std::string_view text) {
-  std::vector<Index> windows;
+/// Entries with commas between, each read by parse(entry), which returns an optional number.
+template <class Parse>
+std::optional<std::vector<Index>> parse_list(std::string_view text, Parse&& parse) {
+  std::vector<Index> list;
   for (std::size_t first = 0; first <= text.size();) {
     const std::size_t comma = std::min(text.find(',', first), text.size());
-    const std::string_view entry = text.substr(first, comma - first);
-    const auto window =
-        entry == "full" ? kFullWindow : parse_number<Index>(entry, 0, kLongestWindow);
-    if (!window) return std::nullopt;
-    windows.push_back(*window);
+    const std::optional<Index> entry = parse(text.substr(first, comma - first));
+    if (!entry) return std::nullopt;
+    list.push_back(*entry);
     first = comma + 1;
   }
-  return windows;
+  return list;
+}
+
+/// "8,32,full"
+inline std::optional<std::vector<Index>> parse_windows(std::string_view text) {
+  return parse_list(text, [](std::string_view entry) {
+    return entry == "full" ? kFullWindow : parse_number<Index>(entry, 0, kLongestWindow);
+  });
 }
 
 /// Takes over the value of an option; returns whether it will do.
@@ -81,6 +88,28 @@ inline TakeValue take_windows(std::vector<Index>& to) {
     const auto windows = parse_windows(value);
     if (windows) to = *windows;
     return windows.has_value();
+  };
+}
+/// Numbers from least to most.
+inline TakeValue take_numbers(std::vector<Index>& to, Index least, Index most) {
+  return [=, &to](std::string_view value) {
+    const auto numbers = parse_list(
+        value, [=](std::string_view entry) { return parse_number<Index>(entry, least, most); });
+    if (numbers) to = *numbers;
+    return numbers.has_value();
+  };
+}
+inline TakeValue take_empty_slots(nha::EmptySlots& to) {
+  return [&to](std::string_view value) {
+    if (value == "participate")
+      to = nha::EmptySlots::participate;
+    else if (value == "masked")
+      to = nha::EmptySlots::masked;
+    else if (value == "mass_corrected")
+      to = nha::EmptySlots::mass_corrected;
+    else
+      return false;
+    return true;
   };
 }
 

@@ -5,8 +5,10 @@
 #include <nha/core/dtype.hpp>
 
 #include <chrono>
+#include <cstddef>
 #include <cstdio>
 #include <string>
+#include <string_view>
 #include <utility>
 
 #if __has_include(<unistd.h>)
@@ -15,8 +17,9 @@
 
 namespace examples_common {
 
-/// One line about work under way. On a terminal it is written over itself and wiped away at the
-/// end; elsewhere (a log file, say) a line stays every so often, so that short work leaves none.
+/// A line about work under way, or several. On a terminal they are written over themselves and
+/// wiped away at the end; elsewhere (a log file, say) a line stays every so often, so that short
+/// work leaves none.
 class StatusLine {
  public:
   /// @param between how long it is between two lines where there is no terminal
@@ -27,19 +30,33 @@ class StatusLine {
   StatusLine& operator=(const StatusLine&) = delete;
   ~StatusLine() { wipe(); }
 
+  bool on_terminal() const { return on_terminal_; }
   /// Whether it is time for another line.
   bool due() const { return Clock::now() - last_shown_ >= between_; }
 
-  void show(const std::string& line) {
-    // On a terminal without its line wrapping: a line in two rows could not be written over.
-    std::fprintf(stderr, on_terminal_ ? "\r\033[?7l  %s\033[K\033[?7h" : "%s\n", line.c_str());
+  /// @param text one row, or on a terminal several with line ends between
+  void show(std::string_view text) {
     last_shown_ = Clock::now();
-    shown_ = true;
+    if (!on_terminal_) {
+      std::fprintf(stderr, "%.*s\n", static_cast<int>(text.size()), text.data());
+      return;
+    }
+    // Without the terminal's line wrapping: a line in two rows could not be written over.
+    std::string out = to_first_row() + "\033[?7l";
+    for (rows_ = 1;; ++rows_) {
+      const std::size_t end = text.find('\n');
+      out.append("  ").append(text.substr(0, end)).append("\033[K");
+      if (end == std::string_view::npos) break;
+      out += '\n';
+      text.remove_prefix(end + 1);
+    }
+    std::fputs((out + "\033[J\033[?7h").c_str(), stderr);
   }
 
   /// Makes room for other output.
   void wipe() {
-    if (on_terminal_ && std::exchange(shown_, false)) std::fputs("\r\033[K", stderr);
+    if (rows_ > 0) std::fputs((to_first_row() + "\033[J").c_str(), stderr);
+    rows_ = 0;
   }
 
  private:
@@ -53,8 +70,13 @@ class StatusLine {
 #endif
   }
 
+  /// What brings the cursor back to where the rows on the terminal begin.
+  std::string to_first_row() const {
+    return rows_ > 1 ? "\r\033[" + std::to_string(rows_ - 1) + "A" : "\r";
+  }
+
   bool on_terminal_ = stderr_is_terminal();
-  bool shown_ = false;
+  int rows_ = 0;  // on the terminal now
   Clock::duration between_;
   Clock::time_point last_shown_;
 };
