@@ -26,7 +26,7 @@ using nha::Index;
 
 /// Sizes of the task. Tokens 0 to keys - 1 are keys, the next ones values, the last one is filler.
 struct Task {
-  Index pairs = 8;
+  Index pairs = 16;
   /// How many keys and values there are to choose from.
   Index keys = 32, values = 32;
   /// Length of a sequence.
