@@ -19,7 +19,6 @@
 #include <nha/train/training_workspace.hpp>
 #include <nha/train/window_choice.hpp>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
