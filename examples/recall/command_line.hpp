@@ -50,7 +50,10 @@ the models
   --initial-spread X    the same of all other weights, 0 to 10 (0.08)
 
 training
-  --steps N             2 to 10000000 (500)
+  --steps N             2 to 10000000 (600)
+  --curriculum X        the part of the steps, 0 to 1, over which sequences grow from one pair to
+                        --pairs; each of these steps draws its number from one to what is reached
+                        by then (0.5)
   --batch N             sequences in each step, 1 to 4096 (32)
   --lr X                the highest learning rate, before half a cosine down to a twentieth, more
                         than 0 to 1 (0.005)
@@ -92,7 +95,8 @@ struct Options {
   double embedding_spread = 1;
   double initial_spread = 0.08;
 
-  Index steps = 500;
+  Index steps = 600;
+  double curriculum = 0.5;
   Index batch = 32;
   double learning_rate = 5e-3;
   Index warmup = 50;
@@ -144,6 +148,7 @@ inline examples_common::CommandLine known_options(Options& options) {
               {"--initial-spread", "a number from 0 to 10",
                take_number(options.initial_spread, 0.0, 10.0)},
               count("--steps", options.steps, 2, kMostSteps),
+              {"--curriculum", "a number from 0 to 1", take_number(options.curriculum, 0.0, 1.0)},
               count("--batch", options.batch, 1, 4096),
               {"--lr", "a number, more than 0 to 1",
                take_number(options.learning_rate, 1e-12, 1.0)},

@@ -102,9 +102,10 @@ class Trainer {
   /// Learns from new sequences, in step n counted from 0; `windows` as in TrainingOptions. Returns
   /// what they cost before that.
   nha::TrainingLoss step(Index n, const std::vector<Index>& windows) {
-    const Sequences sequences =
-        draw_sequences(options_.task, options_.batch,
-                       nha::Random(seed_, kTrainingSequences, static_cast<std::uint64_t>(n)));
+    nha::Random random(seed_, kTrainingSequences, static_cast<std::uint64_t>(n));
+    Task task = options_.task;
+    task.pairs = pairs_of_step(n, random);
+    const Sequences sequences = draw_sequences(task, options_.batch, random);
     const nha::TrainingLoss loss = nha::loss_and_gradients(
         model_, sequences.batch(), gradients_, workspace_, {.windows = windows, .shares = 1});
     if (std::isfinite(nha::clip_gradients(gradients_list_, options_.clip)))
@@ -125,6 +126,15 @@ class Trainer {
   }
 
  private:
+  /// Few pairs at first: who has a few to tell apart is right often enough to find out how.
+  Index pairs_of_step(Index n, nha::Random& random) const {
+    const double growing = options_.curriculum * static_cast<double>(options_.steps);
+    if (static_cast<double>(n) >= growing) return options_.task.pairs;
+    const double reached = static_cast<double>(n) / growing;
+    return 1 + random.below(
+                   1 + static_cast<Index>(reached * static_cast<double>(options_.task.pairs - 1)));
+  }
+
   const Options& options_;
   std::uint64_t seed_;
   nha::LanguageModel<float> model_;
