@@ -26,13 +26,20 @@ using nha::Index;
 
 /// Sizes of the task. Tokens 0 to keys - 1 are keys, the next ones values, the last one is filler.
 struct Task {
-  Index pairs = 8;
+  Index pairs = 16;
   /// How many keys and values there are to choose from.
   Index keys = 32, values = 32;
   /// Length of a sequence.
   Index tokens = 64;
+  /// Whether the filler is random values instead of a token of its own.
+  bool random_filler = false;
 
   Index vocabulary() const { return keys + values + 1; }
+  Task with_pairs(Index other) const {
+    Task task = *this;
+    task.pairs = other;
+    return task;
+  }
   /// Whether the keys are enough, and each has a place to be asked for behind the pairs.
   bool possible() const { return pairs >= 1 && pairs <= keys && 3 * pairs <= tokens; }
 };
@@ -61,19 +68,20 @@ inline std::vector<Index> draw(Index first, Index last, Index count, nha::Random
 /// Draws sequences. Keys of one differ from each other; values may be the same.
 inline Sequences draw_sequences(const Task& task, Index count, nha::Random random) {
   const auto token = [](Index number) { return static_cast<std::int32_t>(number); };
+  const auto any_value = [&] { return token(task.keys + random.below(task.values)); };
   Sequences drawn{nha::Tensor<std::int32_t, 2>({count, task.tokens}),
                   nha::Tensor<std::int32_t, 2>({count, task.tokens}),
                   nha::Tensor<std::int32_t, 2>({count, task.tokens})};
   for (Index b = 0; b < count; ++b) {
     for (Index t = 0; t < task.tokens; ++t) {
-      drawn.tokens(b, t) = token(task.keys + task.values);
+      drawn.tokens(b, t) = task.random_filler ? any_value() : token(task.keys + task.values);
       drawn.targets(b, t) = -1;
     }
     const std::vector<Index> keys = draw(0, task.keys, task.pairs, random);
     const std::vector<Index> places = draw(2 * task.pairs, task.tokens, task.pairs, random);
     for (Index i = 0; i < task.pairs; ++i) {
       const std::int32_t key = token(keys[static_cast<std::size_t>(i)]);
-      const std::int32_t value = token(task.keys + random.below(task.values));
+      const std::int32_t value = any_value();
       const Index place = places[static_cast<std::size_t>(i)];
       drawn.tokens(b, 2 * i) = key;
       drawn.tokens(b, 2 * i + 1) = value;

@@ -74,9 +74,7 @@ inline std::vector<DistanceRange> distance_ranges(const Task& task) {
 
 /// The same sequences for all models and seeds.
 inline Sequences heldout_sequences(const Options& options, Index pairs) {
-  Task task = options.task;
-  task.pairs = pairs;
-  return draw_sequences(task, options.heldout,
+  return draw_sequences(options.task.with_pairs(pairs), options.heldout,
                         nha::Random(0, kHeldoutSequences, static_cast<std::uint64_t>(pairs)));
 }
 
@@ -86,11 +84,12 @@ class Trainer {
   Trainer(const Options& options, const nha::ModelOptions& model, Index seed)
       : options_(options),
         seed_(static_cast<std::uint64_t>(seed)),
-        model_(model,
-               nha::initial_weights<float>(model, {.seed = seed_,
-                                                   .standard_deviation = options.initial_spread,
-                                                   .gate_standard_deviation = options.gate_spread,
-                                                   .gate_bias = options.gate_bias})),
+        model_(model, nha::initial_weights<float>(
+                          model, {.seed = seed_,
+                                  .standard_deviation = options.initial_spread,
+                                  .embedding_standard_deviation = options.embedding_spread,
+                                  .gate_standard_deviation = options.gate_spread,
+                                  .gate_bias = options.gate_bias})),
         gradients_(nha::zero_weights<float>(model)),
         weights_list_(nha::parameters(model_)),
         gradients_list_(nha::parameters(model, gradients_)),

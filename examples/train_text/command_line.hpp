@@ -105,20 +105,6 @@ inline std::optional<double> heldout_part(const Options& options) {
   return examples_common::parse_number(options.heldout, 0.001, 0.5);
 }
 
-inline examples_common::TakeValue take_empty_slots(nha::EmptySlots& to) {
-  return [&to](std::string_view value) {
-    if (value == "participate")
-      to = nha::EmptySlots::participate;
-    else if (value == "masked")
-      to = nha::EmptySlots::masked;
-    else if (value == "mass_corrected")
-      to = nha::EmptySlots::mass_corrected;
-    else
-      return false;
-    return true;
-  };
-}
-
 inline examples_common::CommandLine known_options(Options& options) {
   using namespace examples_common;
   constexpr auto kMost = std::numeric_limits<Index>::max();

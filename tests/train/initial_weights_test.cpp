@@ -87,6 +87,13 @@ TEST(InitialWeights, GatesHaveADeviationOfTheirOwn) {
                                  wide.layers[0].attn.q_proj.values()));
 }
 
+TEST(InitialWeights, EmbeddingsHaveADeviationOfTheirOwn) {
+  const nha::ModelOptions options = initial_options();
+  const auto wide = nha::initial_weights<float>(options, {.embedding_standard_deviation = 1.0});
+  expect_normal(wide.embeddings.values(), 1.0);
+  expect_normal(wide.layers[1].attn.q_proj.values(), 0.02);
+}
+
 TEST(InitialWeights, GateBiasStartsFromItsConstant) {
   std::vector<float> values(5, 3.0f);
   const nha::Parameter<float> gate{"model.layers.0.attn.f_proj.bias", {5}, values};

@@ -104,8 +104,8 @@ void start_weight(const Parameter<T>& parameter, const InitialWeights& initial, 
     fill_with_normal(parameter, random,
                      initial.gate_standard_deviation.value_or(initial.standard_deviation));
   } else if (name.ends_with("embeddings.weight")) {
-    fill_normal(parameter, random,
-                initial.embedding_standard_deviation.value_or(initial.standard_deviation));
+    fill_with_normal(parameter, random,
+                     initial.embedding_standard_deviation.value_or(initial.standard_deviation));
   } else if (initial.residual != ResidualStart::as_others &&
              (name.ends_with("o_proj.weight") || name.ends_with("down_proj.weight"))) {
     const double scale = 1 / std::sqrt(2 * static_cast<double>(layers));
