@@ -69,16 +69,6 @@ class Limits {
 
 // ---- What is shown ----
 
-std::string window_name(Index window) {
-  return window == kFullWindow ? "full" : std::to_string(window);
-}
-
-std::string list_of(const std::vector<Index>& windows) {
-  std::string list;
-  for (const Index window : windows) list += (list.empty() ? "" : ", ") + window_name(window);
-  return list;
-}
-
 void describe(const Options& options, const Texts& texts, const Trainer& trainer) {
   const auto bytes = [](std::string_view text) {
     return grouped(static_cast<Index>(text.size())) + " bytes";
@@ -95,7 +85,7 @@ void describe(const Options& options, const Texts& texts, const Trainer& trainer
       shape.slots);
   std::printf("parameters    %s\n", grouped(trainer.model().parameters()).c_str());
   std::printf("each step     %td pieces of %td bytes, a window of %s\n", options.batch,
-              options.length, list_of(options.windows).c_str());
+              options.length, window_list(options.windows, ", ").c_str());
   std::printf("steps         %s, each byte about %.2g times\n", grouped(options.steps).c_str(),
               static_cast<double>(options.steps) *
                   static_cast<double>(options.batch * options.length) /

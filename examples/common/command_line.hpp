@@ -58,6 +58,17 @@ inline std::optional<std::vector<Index>> parse_windows(std::string_view text) {
   });
 }
 
+/// "full" or the number.
+inline std::string window_name(Index window) {
+  return window == kFullWindow ? "full" : std::to_string(window);
+}
+/// "8,32,full", or with another text between.
+inline std::string window_list(const std::vector<Index>& windows, const char* between = ",") {
+  std::string list;
+  for (const Index window : windows) list += (list.empty() ? "" : between) + window_name(window);
+  return list;
+}
+
 /// Takes over the value of an option; returns whether it will do.
 using TakeValue = std::function<bool(std::string_view)>;
 

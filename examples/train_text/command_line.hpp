@@ -39,8 +39,8 @@ saves it for byte_lm --model DIR.
   --threads N        1 to 256; they change no number (2)
 
 how to learn
-  --steps N          1 or more (2000)
-  --batch N          pieces of the text in each step, 1 to 4096 (16)
+  --steps N          1 or more (6000)
+  --batch N          pieces of the text in each step, 1 to 4096 (8)
   --length N         bytes of each piece, 1 to 65536 (256)
   --windows W,...    windows to draw from; one that stands there twice is drawn twice as often; full:
                      no byte ever leaves the window (8,16,32,64,128)
@@ -57,7 +57,7 @@ the model
   --slots N          for each of these, 0 to 4096 (32)
   --gate-divisor X   gates are log_sigmoid(...) / X, 0.01 to 1000 (8)
   --gate-bias X      gates have a bias, which starts from X, -100 to 100 (no bias)
-  --convolution N    taps of a short convolution over queries, keys and values, 0 to 64 (0: none)
+  --convolution N    taps of a short convolution over queries, keys and values, 0 to 64; 0: none (4)
   --empty-slots E    how slots count that nothing was written to: participate, masked or
                      mass_corrected (participate)
   --help             this text
@@ -78,8 +78,8 @@ struct Options {
   Index sample = 400;
   Index threads = 2;
 
-  Index steps = 2000;
-  Index batch = 16;
+  Index steps = 6000;
+  Index batch = 8;
   Index length = 256;
   std::vector<Index> windows = {8, 16, 32, 64, 128};
   double learning_rate = 3e-3;
@@ -93,7 +93,7 @@ struct Options {
   Index slots = 32;
   double gate_divisor = 8;
   std::optional<double> gate_bias;
-  Index convolution = 0;
+  Index convolution = 4;
   nha::EmptySlots empty_slots = nha::EmptySlots::participate;
 
   bool help = false;

@@ -95,8 +95,8 @@ class Trainer {
   Index steps() const { return record_.steps; }
   const nha::LanguageModel<float>& model() const { return model_; }
 
-  /// @throws FormatError if the gradients are not finite, as after too large steps; the weights
-  ///   stay.
+  /// @throws ArgumentError if the gradients are not finite, as after too large steps; the weights
+  ///   then stay as they are.
   StepReport step() {
     constexpr double kLongestGradient = 1;
     const Index n = record_.steps;
@@ -108,8 +108,8 @@ class Trainer {
     StepReport report{.bits_per_byte = loss.cross_entropy / std::log(2.0),
                       .learning_rate = schedule_.learning_rate(n),
                       .gradient_norm = nha::clip_gradients(gradients_list_, kLongestGradient)};
-    nha::check_format(std::isfinite(report.gradient_norm), "step ", n + 1,
-                      ": the gradients are not finite; a lower --lr may help");
+    nha::check_argument(std::isfinite(report.gradient_norm), "step ", n + 1,
+                        ": the gradients are not finite; a lower --lr may help");
     optimizer_.step(weights_list_, read_only_gradients_, report.learning_rate, threads_);
     ++record_.steps;
     return report;
@@ -126,16 +126,13 @@ class Trainer {
 
   /// What makes the run what it is, besides the model and the seed.
   static nha::Metadata settings(const Options& options, std::string_view text) {
-    std::string windows;
-    for (const Index window : options.windows)
-      windows += (windows.empty() ? "" : ",") + std::to_string(window);
     char rate[32];
     std::snprintf(rate, sizeof rate, "%.17g", options.learning_rate);
     return {{"text", std::to_string(text.size()) + " bytes, FNV-1a " +
                          std::to_string(nha::fnv1a(std::as_bytes(std::span(text))))},
             {"batch", std::to_string(options.batch)},
             {"length", std::to_string(options.length)},
-            {"windows", windows},
+            {"windows", examples_common::window_list(options.windows)},
             {"steps", std::to_string(options.steps)},
             {"lr", rate}};
   }
