@@ -57,6 +57,8 @@ the model
   --slots N          for each of these, 0 to 4096 (32)
   --gate-divisor X   gates are log_sigmoid(...) / X, 0.01 to 1000 (8)
   --gate-bias X      gates have a bias, which starts from X, -100 to 100 (no bias)
+  --gate-spread X    standard deviation that the projection to the gates starts with, 0 to 10 (0.02,
+                     as all weights)
   --convolution N    taps of a short convolution over queries, keys and values, 0 to 64; 0: none (4)
   --empty-slots E    how slots count that nothing was written to: participate, masked or
                      mass_corrected (participate)
@@ -93,6 +95,7 @@ struct Options {
   Index slots = 32;
   double gate_divisor = 8;
   std::optional<double> gate_bias;
+  double gate_spread = 0.02;
   Index convolution = 4;
   nha::EmptySlots empty_slots = nha::EmptySlots::participate;
 
@@ -141,6 +144,8 @@ inline examples_common::CommandLine known_options(Options& options) {
                take_number(options.gate_divisor, 0.01, 1000.0)},
               {"--gate-bias", "a number from -100 to 100",
                take_number(options.gate_bias, -100.0, 100.0)},
+              {"--gate-spread", "a number from 0 to 10",
+               take_number(options.gate_spread, 0.0, 10.0)},
               {"--convolution", "a number from 0 to 64", size(options.convolution, 0, 64)},
               {"--empty-slots", "participate, masked or mass_corrected",
                take_empty_slots(options.empty_slots)},

@@ -68,9 +68,10 @@ class Trainer {
   /// @throws FormatError if the run that is there cannot go on with these options.
   Trainer(const Options& options, std::string_view text)
       : model_(model_options(options),
-               nha::initial_weights<float>(
-                   model_options(options),
-                   {.seed = options.seed, .gate_bias = options.gate_bias.value_or(0)})),
+               nha::initial_weights<float>(model_options(options),
+                                           {.seed = options.seed,
+                                            .gate_standard_deviation = options.gate_spread,
+                                            .gate_bias = options.gate_bias.value_or(0)})),
         gradients_(nha::zero_weights<float>(model_.options())),
         weights_list_(nha::parameters(model_)),
         gradients_list_(nha::parameters(model_.options(), gradients_)),
