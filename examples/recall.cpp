@@ -60,7 +60,8 @@ std::vector<Runs> train_all(const Options& options, const std::vector<Contestant
     const std::size_t seed = static_cast<std::size_t>(n) / models;
     RunResult& result = results[model][seed];
     result = recall::train_and_measure(
-        options, contestants[model], model == recall::kHybrid, static_cast<Index>(seed) + 1,
+        options, contestants[model], model == recall::place_of_hybrid(contestants),
+        static_cast<Index>(seed) + 1,
         [&](Index steps, double accuracy) { table.stepped(model, seed, steps, accuracy); });
     table.finished(model, seed, result.accuracy);
   };

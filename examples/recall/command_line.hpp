@@ -33,6 +33,7 @@ the task: pairs of a key and a value, then every key again at a random place, as
   --random-filler       fill what is left with random values, not with one token of its own
 
 the models
+  --models NAME,...     those to train: nha, window, slots, full (all)
   --layers N            1 to 64 (2)
   --width N             channels, a multiple of twice the heads, 2 to 4096 (64)
   --heads N             1 to 64 (2)
@@ -82,6 +83,7 @@ Exit status: 0 done, 1 something was wrong, which one line on stderr names.
 struct Options {
   Task task = {};
 
+  std::vector<std::string> models = {"nha", "window", "slots", "full"};
   Index layers = 2;
   Index width = 64;
   Index heads = 2;
@@ -114,6 +116,22 @@ struct Options {
   bool help = false;
 };
 
+/// Names of models with commas between.
+inline examples_common::TakeValue take_models(std::vector<std::string>& to) {
+  return [&to](std::string_view value) {
+    const std::vector<std::string> known = Options().models;
+    std::vector<std::string> names;
+    for (std::size_t first = 0; first <= value.size();) {
+      const std::size_t comma = std::min(value.find(',', first), value.size());
+      names.emplace_back(value.substr(first, comma - first));
+      if (std::find(known.begin(), known.end(), names.back()) == known.end()) return false;
+      first = comma + 1;
+    }
+    to = names;
+    return true;
+  };
+}
+
 inline examples_common::CommandLine known_options(Options& options) {
   using namespace examples_common;
   constexpr Index kMostSteps = 10000000;
@@ -129,6 +147,8 @@ inline examples_common::CommandLine known_options(Options& options) {
               count("--keys", options.task.keys, 1, 65536),
               count("--values", options.task.values, 2, 65536),
               count("--tokens", options.task.tokens, 3, 65536),
+              {"--models", "names from nha, window, slots and full, with commas between",
+               take_models(options.models)},
               count("--layers", options.layers, 1, 64),
               count("--width", options.width, 2, 4096),
               count("--heads", options.heads, 1, 64),

@@ -10,6 +10,7 @@
 #include <nha/layer/layer_options.hpp>
 #include <nha/layer/model_options.hpp>
 
+#include <algorithm>
 #include <cstddef>
 #include <string>
 #include <vector>
@@ -18,13 +19,11 @@ namespace recall {
 
 /// One model: all it is but its weights.
 struct Contestant {
+  std::string key;  // what the command line calls it
   std::string name;
   std::string memory;  // in words
   nha::ModelOptions model;
 };
-
-/// Which of them is which in contestants().
-inline constexpr std::size_t kHybrid = 0;
 
 /// What a model remembers of one sequence.
 inline std::size_t state_bytes(const nha::ModelOptions& model) {
@@ -71,7 +70,8 @@ inline nha::ModelOptions model_options(const Options& options, Index slots, Inde
 
 /// The hybrid; a window alone and slots alone, each as small as makes the state at least as large
 /// as the hybrid's; and full attention, whose state holds all tokens. They differ in nothing but
-/// slots and window, and in the weights that make the gates of the slots.
+/// slots and window, and in the weights that make the gates of the slots. Those that options.models
+/// names.
 inline std::vector<Contestant> contestants(const Options& options) {
   const auto number = [](Index n) { return std::to_string(n); };
   const nha::ModelOptions hybrid = model_options(options, options.slots, options.window);
@@ -80,11 +80,24 @@ inline std::vector<Contestant> contestants(const Options& options) {
       bytes, [&](Index size) { return state_bytes(model_options(options, 0, size)); });
   const Index slots = smallest_size(
       bytes, [&](Index size) { return state_bytes(model_options(options, size, 0)); });
-  return {{"NHA", number(options.slots) + " slots, W = " + number(options.window), hybrid},
-          {"window only", "W = " + number(window), model_options(options, 0, window)},
-          {"slots only", number(slots) + " slots", model_options(options, slots, 0)},
-          {"full attention", "all " + number(options.task.tokens) + " tokens",
-           model_options(options, 0, options.task.tokens)}};
+  std::vector<Contestant> all{
+      {"nha", "NHA", number(options.slots) + " slots, W = " + number(options.window), hybrid},
+      {"window", "window only", "W = " + number(window), model_options(options, 0, window)},
+      {"slots", "slots only", number(slots) + " slots", model_options(options, slots, 0)},
+      {"full", "full attention", "all " + number(options.task.tokens) + " tokens",
+       model_options(options, 0, options.task.tokens)}};
+  std::erase_if(all, [&](const Contestant& contestant) {
+    const auto& chosen = options.models;
+    return std::find(chosen.begin(), chosen.end(), contestant.key) == chosen.end();
+  });
+  return all;
+}
+
+/// The place of the hybrid among them; their number if it is not there.
+inline std::size_t place_of_hybrid(const std::vector<Contestant>& contestants) {
+  const auto is_hybrid = [](const Contestant& contestant) { return contestant.key == "nha"; };
+  return static_cast<std::size_t>(std::find_if(contestants.begin(), contestants.end(), is_hybrid) -
+                                  contestants.begin());
 }
 
 }  // namespace recall

@@ -77,13 +77,17 @@ inline std::vector<double> tick_places(const Chart& chart) {
   return x;
 }
 
-inline Chart windows_chart(const Options& options, const Runs& hybrid) {
+/// Empty where the hybrid is not among the models.
+inline Chart windows_chart(const Options& options, const std::vector<Contestant>& contestants,
+                           const std::vector<Runs>& results) {
   std::vector<std::string> labels;
   for (const Index window : options.measured_windows)
     labels.push_back(window == options.task.tokens ? "full" : std::to_string(window));
   Chart chart = chart_of_choices("NHA at other windows, the same weights", "window W", labels);
-  chart.series.push_back(series_of(kHybrid, tick_places(chart), hybrid,
-                                   [](const RunResult& run) { return run.by_window; }));
+  const std::size_t hybrid = place_of_hybrid(contestants);
+  if (hybrid < contestants.size())
+    chart.series.push_back(series_of(hybrid, tick_places(chart), results[hybrid],
+                                     [](const RunResult& run) { return run.by_window; }));
   return chart;
 }
 
@@ -121,7 +125,7 @@ inline std::string recall_svg(const Options& options, const std::vector<Contesta
   constexpr Index kLeft = 56, kTop = 146, kHeight = 250, kGap = 64, kBelow = 56, kRight = 24;
   constexpr std::array<Index, 3> kWidths{420, 270, 270};
   const std::array<Chart, 3> charts{plot::learning_curves(options, results),
-                                    plot::windows_chart(options, results[kHybrid]),
+                                    plot::windows_chart(options, contestants, results),
                                     plot::pairs_chart(options, results)};
   std::ostringstream body;
   plot::draw_legend(body, contestants, kLeft, 82, 270);

@@ -121,7 +121,8 @@ void print_columns(const std::string& title, const std::vector<std::string>& nam
 inline void print_report(const Options& options, const std::vector<Contestant>& contestants,
                          const std::vector<Runs>& results) {
   print_comparison(options, contestants, results);
-  print_windows(options, contestants[kHybrid], results[kHybrid]);
+  if (const std::size_t hybrid = place_of_hybrid(contestants); hybrid < contestants.size())
+    print_windows(options, contestants[hybrid], results[hybrid]);
 
   std::vector<std::string> names;
   for (const Index pairs : options.measured_pairs) names.push_back(std::to_string(pairs));
