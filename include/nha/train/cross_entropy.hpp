@@ -15,6 +15,7 @@
 #include <nha/cpu/subnormals.hpp>
 #include <nha/layer/check_rows.hpp>
 #include <nha/layer/linear.hpp>
+#include <nha/layer/linear_backward.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -190,16 +191,9 @@ CrossEntropy cross_entropy(std::type_identity_t<TensorView<const T, Dynamic, Dyn
       detail::cross_entropy_row<Arch>(row, vocabulary, targets(scratch.places[i]), gradients.scale,
                                       result);
     }
-    const auto dlogits = detail::eigen_rows<T>(logits);
-    if (wants_dx) {
-      detail::eigen_rows<T>(out).noalias() = dlogits * detail::eigen_rows<const T>(head);
-      if (!together)
-        for (Index i = 0; i < count; ++i)
-          std::copy_n(&out(i, 0), hidden, &dx(scratch.places[i], 0));
-    }
-    if (wants_dhead)
-      detail::eigen_rows<T>(dhead).noalias() +=
-          dlogits.transpose() * detail::eigen_rows<const T>(in);
+    linear_backward<T>(in, head, logits, wants_dx ? out : TensorView<T, Dynamic, Dynamic>(), dhead);
+    if (wants_dx && !together)
+      for (Index i = 0; i < count; ++i) std::copy_n(&out(i, 0), hidden, &dx(scratch.places[i], 0));
   }
   return result;
 }
