@@ -227,6 +227,9 @@ void run(const Options& options) {
               measure(trainer.model(), options.measure, texts.heldout(), machine));
   std::printf("The last line is of %s held-out bytes, lines before it of at most 16,384.\n",
               grouped(static_cast<Index>(texts.heldout().size())).c_str());
+  if (trainer.steps_left_out() > 0)
+    std::printf("%s steps were left out, their gradients were not finite; a lower --lr may help.\n",
+                grouped(trainer.steps_left_out()).c_str());
   if (options.sample > 0) write_sample(options, trainer, texts.heldout(), machine);
   if (done)
     std::printf("\nSaved. byte_lm --model %s runs it.\n", options.out.c_str());

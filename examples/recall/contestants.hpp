@@ -19,7 +19,8 @@ namespace recall {
 
 /// One model: all it is but its weights.
 struct Contestant {
-  std::string key;  // what the command line calls it
+  std::string key;   // what the command line calls it
+  std::size_t look;  // its colour in the picture, whichever others are there
   std::string name;
   std::string memory;  // in words
   nha::ModelOptions model;
@@ -81,10 +82,10 @@ inline std::vector<Contestant> contestants(const Options& options) {
   const Index slots = smallest_size(
       bytes, [&](Index size) { return state_bytes(model_options(options, size, 0)); });
   std::vector<Contestant> all{
-      {"nha", "NHA", number(options.slots) + " slots, W = " + number(options.window), hybrid},
-      {"window", "window only", "W = " + number(window), model_options(options, 0, window)},
-      {"slots", "slots only", number(slots) + " slots", model_options(options, slots, 0)},
-      {"full", "full attention", "all " + number(options.task.tokens) + " tokens",
+      {"nha", 0, "NHA", number(options.slots) + " slots, W = " + number(options.window), hybrid},
+      {"window", 1, "window only", "W = " + number(window), model_options(options, 0, window)},
+      {"slots", 2, "slots only", number(slots) + " slots", model_options(options, slots, 0)},
+      {"full", 3, "full attention", "all " + number(options.task.tokens) + " tokens",
        model_options(options, 0, options.task.tokens)}};
   std::erase_if(all, [&](const Contestant& contestant) {
     const auto& chosen = options.models;

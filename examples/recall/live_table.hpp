@@ -13,8 +13,10 @@
 
 #include <algorithm>
 #include <chrono>
+#include <cmath>
 #include <cstddef>
 #include <cstdio>
+#include <limits>
 #include <mutex>
 #include <string>
 #include <vector>
@@ -47,7 +49,7 @@ class LiveTable {
   /// One run.
   struct Cell {
     Index steps = 0;
-    double accuracy = 0;
+    double accuracy = std::numeric_limits<double>::quiet_NaN();
     bool finished = false;
   };
 
@@ -65,11 +67,11 @@ class LiveTable {
            examples_common::duration(seconds) + ", about " +
            examples_common::duration(seconds * (all - done) / std::max(done, 1.0)) + " left";
   }
-  /// Over the runs that have begun; NaN where none has.
+  /// Over the runs that have something to show; NaN where none has.
   double mean(std::size_t contestant) const {
     std::vector<double> accuracies;
     for (const Cell& cell : cells_[contestant])
-      if (cell.steps > 0) accuracies.push_back(cell.accuracy);
+      if (!std::isnan(cell.accuracy)) accuracies.push_back(cell.accuracy);
     return mean_of(accuracies);
   }
 

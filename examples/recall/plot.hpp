@@ -29,14 +29,15 @@ inline constexpr std::array<const char*, 4> kDashes{"none", "9 3", "3 2", "1.5 3
 
 /// One line of a chart: x of each point, and y of each run and point.
 template <class Read>
-Series series_of(std::size_t contestant, const std::vector<double>& x, const Runs& runs,
+Series series_of(const Contestant& contestant, const std::vector<double>& x, const Runs& runs,
                  Read&& read) {
-  Series series{kColours[contestant], kDashes[contestant], x, {}};
+  Series series{kColours[contestant.look], kDashes[contestant.look], x, {}};
   for (const RunResult& run : runs) series.runs.push_back(read(run));
   return series;
 }
 
-inline Chart learning_curves(const Options& options, const std::vector<Runs>& results) {
+inline Chart learning_curves(const Options& options, const std::vector<Contestant>& contestants,
+                             const std::vector<Runs>& results) {
   Chart chart{.heading = "While learning",
               .axis = "step",
               .ticks = {},
@@ -49,7 +50,7 @@ inline Chart learning_curves(const Options& options, const std::vector<Runs>& re
   for (const CurvePoint& point : results.front().front().curve)
     x.push_back(static_cast<double>(point.step));
   for (std::size_t i = 0; i < results.size(); ++i)
-    chart.series.push_back(series_of(i, x, results[i], [](const RunResult& run) {
+    chart.series.push_back(series_of(contestants[i], x, results[i], [](const RunResult& run) {
       std::vector<double> y;
       for (const CurvePoint& point : run.curve) y.push_back(point.accuracy);
       return y;
@@ -86,17 +87,18 @@ inline Chart windows_chart(const Options& options, const std::vector<Contestant>
   Chart chart = chart_of_choices("NHA at other windows, the same weights", "window W", labels);
   const std::size_t hybrid = place_of_hybrid(contestants);
   if (hybrid < contestants.size())
-    chart.series.push_back(series_of(hybrid, tick_places(chart), results[hybrid],
+    chart.series.push_back(series_of(contestants[hybrid], tick_places(chart), results[hybrid],
                                      [](const RunResult& run) { return run.by_window; }));
   return chart;
 }
 
-inline Chart pairs_chart(const Options& options, const std::vector<Runs>& results) {
+inline Chart pairs_chart(const Options& options, const std::vector<Contestant>& contestants,
+                         const std::vector<Runs>& results) {
   std::vector<std::string> labels;
   for (const Index pairs : options.measured_pairs) labels.push_back(std::to_string(pairs));
   Chart chart = chart_of_choices("With other numbers of pairs", "pairs to remember", labels);
   for (std::size_t i = 0; i < results.size(); ++i)
-    chart.series.push_back(series_of(i, tick_places(chart), results[i],
+    chart.series.push_back(series_of(contestants[i], tick_places(chart), results[i],
                                      [](const RunResult& run) { return run.by_pairs; }));
   return chart;
 }
@@ -107,10 +109,10 @@ inline void draw_legend(std::ostream& svg, const std::vector<Contestant>& contes
   for (std::size_t i = 0; i < contestants.size(); ++i) {
     const Contestant& contestant = contestants[i];
     const Index x = left + static_cast<Index>(i) * distance;
-    svg << "<path class='mean' stroke='" << kColours[i] << "' stroke-dasharray='" << kDashes[i]
-        << "' d='M" << x << ' ' << top << "h22'/><text x='" << x + 28 << "' y='" << top + 4 << "'>"
-        << examples_common::escaped(contestant.name) << "</text><text class='note' x='" << x + 28
-        << "' y='" << top + 18 << "'>"
+    svg << "<path class='mean' stroke='" << kColours[contestant.look] << "' stroke-dasharray='"
+        << kDashes[contestant.look] << "' d='M" << x << ' ' << top << "h22'/><text x='" << x + 28
+        << "' y='" << top + 4 << "'>" << examples_common::escaped(contestant.name)
+        << "</text><text class='note' x='" << x + 28 << "' y='" << top + 18 << "'>"
         << examples_common::escaped(contestant.memory + ", " + shown_state(contestant.model))
         << "</text>\n";
   }
@@ -124,13 +126,15 @@ inline std::string recall_svg(const Options& options, const std::vector<Contesta
                               const std::vector<Runs>& results) {
   constexpr Index kLeft = 56, kTop = 146, kHeight = 250, kGap = 64, kBelow = 56, kRight = 24;
   constexpr std::array<Index, 3> kWidths{420, 270, 270};
-  const std::array<Chart, 3> charts{plot::learning_curves(options, results),
+  const std::array<Chart, 3> charts{plot::learning_curves(options, contestants, results),
                                     plot::windows_chart(options, contestants, results),
-                                    plot::pairs_chart(options, results)};
+                                    plot::pairs_chart(options, contestants, results)};
   std::ostringstream body;
   plot::draw_legend(body, contestants, kLeft, 82, 270);
   Index left = kLeft;
   for (std::size_t i = 0; i < charts.size(); ++i) {
+    // Nothing to show where the hybrid is not among the models, or nothing was measured.
+    if (charts[i].series.empty() || charts[i].ticks.empty()) continue;
     draw_chart(body, charts[i], {left, kTop, kWidths[i], kHeight});
     left += kWidths[i] + kGap;
   }

@@ -76,7 +76,10 @@ inline void print_comparison(const Options& options, const std::vector<Contestan
 
 inline void print_windows(const Options& options, const Contestant& hybrid, const Runs& runs) {
   if (options.measured_windows.empty()) return;
-  std::printf("== %s at other windows: the same weights, not trained again\n", hybrid.name.c_str());
+  std::printf(
+      "== %s at other windows: the same weights, not trained again (%s)\n", hybrid.name.c_str(),
+      options.random_windows.empty() ? ("trained at W = " + std::to_string(options.window)).c_str()
+                                     : "trained at random windows");
   std::printf("%8s %10s", "W", "state");
   print_seed_names(options.seeds);
   std::printf("\n");

@@ -92,7 +92,6 @@ class Trainer {
         gradients_(nha::zero_weights<float>(model)),
         weights_list_(nha::parameters(model_)),
         gradients_list_(nha::parameters(model, gradients_)),
-        read_only_gradients_(nha::parameters(model, std::as_const(gradients_))),
         optimizer_(weights_list_, {.beta2 = options.beta2, .weight_decay = options.weight_decay}),
         schedule_{.peak = options.learning_rate,
                   .warmup_steps = options.warmup,
@@ -109,7 +108,7 @@ class Trainer {
     const nha::TrainingLoss loss = nha::loss_and_gradients(
         model_, sequences.batch(), gradients_, workspace_, {.windows = windows, .shares = 1});
     if (std::isfinite(nha::clip_gradients(gradients_list_, options_.clip)))
-      optimizer_.step(weights_list_, read_only_gradients_, schedule_.learning_rate(n));
+      optimizer_.step(weights_list_, gradients_list_, schedule_.learning_rate(n));
     return loss;
   }
   /// Steps that changed the weights.
@@ -141,7 +140,6 @@ class Trainer {
   nha::LanguageModelWeights<float> gradients_;
   std::vector<nha::Parameter<float>> weights_list_;
   std::vector<nha::Parameter<float>> gradients_list_;
-  std::vector<nha::Parameter<const float>> read_only_gradients_;
   nha::AdamW<float> optimizer_;
   nha::CosineSchedule schedule_;
   nha::TrainingWorkspace<float> workspace_;

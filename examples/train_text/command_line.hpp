@@ -51,7 +51,7 @@ how to learn
 
 the model
   --layers N         1 to 256 (4)
-  --width N          channels, a multiple of the heads, 1 to 65536 (128)
+  --width N          channels, a multiple of twice the heads, 1 to 65536 (128)
   --heads N          for queries, 1 to 1024 (4)
   --kv-heads N       for keys and values; divides the heads (2)
   --slots N          for each of these, 0 to 4096 (32)

@@ -94,10 +94,12 @@ class Trainer {
 
   /// Steps that were taken, those before a stop among them.
   Index steps() const { return record_.steps; }
+  /// Those of them that changed nothing.
+  Index steps_left_out() const { return record_.steps - optimizer_.steps(); }
   const nha::LanguageModel<float>& model() const { return model_; }
 
-  /// @throws ArgumentError if the gradients are not finite, as after too large steps; the weights
-  ///   then stay as they are.
+  /// One step. Where the gradients are not finite, as they may be after too large ones, the weights
+  /// stay as they are: see steps_left_out().
   StepReport step() {
     constexpr double kLongestGradient = 1;
     const Index n = record_.steps;
@@ -109,9 +111,8 @@ class Trainer {
     StepReport report{.bits_per_byte = loss.cross_entropy / std::log(2.0),
                       .learning_rate = schedule_.learning_rate(n),
                       .gradient_norm = nha::clip_gradients(gradients_list_, kLongestGradient)};
-    nha::check_argument(std::isfinite(report.gradient_norm), "step ", n + 1,
-                        ": the gradients are not finite; a lower --lr may help");
-    optimizer_.step(weights_list_, read_only_gradients_, report.learning_rate, threads_);
+    if (std::isfinite(report.gradient_norm))
+      optimizer_.step(weights_list_, gradients_list_, report.learning_rate, threads_);
     ++record_.steps;
     return report;
   }
@@ -142,8 +143,6 @@ class Trainer {
   nha::LanguageModelWeights<float> gradients_;
   std::vector<nha::Parameter<float>> weights_list_;
   std::vector<nha::Parameter<float>> gradients_list_;
-  std::vector<nha::Parameter<const float>> read_only_gradients_ =
-      nha::parameters(model_.options(), std::as_const(gradients_));
   nha::AdamW<float> optimizer_;
   nha::TextBatches batches_;
   nha::WindowChoice windows_;

@@ -88,7 +88,9 @@ TYPED_TEST(ByteModel, SaysWhatItsConfigurationSays) {
                                             .kv_heads = 2,
                                             .key_dim = 32,
                                             .value_dim = 32,
-                                            .slots = 32}));
+                                            .slots = 24}));
+  EXPECT_EQ(options.layer.convolution_taps, 4);
+  EXPECT_FALSE(options.layer.convolution_bias);
   EXPECT_EQ(options.layer.feature_map, nha::FeatureMap::swish);
   EXPECT_EQ(options.layer.attention.window, 32);
   EXPECT_FALSE(options.layer.attention.slot_delay.has_value());

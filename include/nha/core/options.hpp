@@ -22,7 +22,9 @@ enum class EmptySlots {
   /// token this is causal softmax attention.
   masked,
   /// Slots count as weighted means: key and value are divided by the slot's mass (the decayed sum
-  /// of its write strengths) and log(mass) is added to its logit. Slots of mass 0 take no part.
+  /// of its write strengths) and log(mass) is added to its logit. Slots of mass 0 take no part. For
+  /// models trained so, where something must be looked up much later: examples/recall/README.md has
+  /// the evidence.
   mass_corrected,
 };
 

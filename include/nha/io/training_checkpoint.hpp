@@ -232,6 +232,7 @@ class TrainingCheckpoint {
   const TrainingRecord& record() const noexcept { return record_; }
 
   /// Weights, moments and the optimiser's steps as they were when the run was saved, to the bit.
+  /// The record's seed and steps are the caller's to compare and to go on from.
   /// @param settings of this run, to be compared with the record's
   /// @throws FormatError naming the first thing that differs if the checkpoint is of a model of
   ///   other options, of numbers of another type, or of a run with other settings or another

@@ -40,7 +40,7 @@ void embed(const TensorView<const std::int32_t, Dynamic, Dynamic>& tokens,
 }
 
 /// The gradient of embed(): adds each row of dx to that of its token in dtable, in the order of the
-/// rows.
+/// rows. Checks nothing.
 template <std::floating_point T>
 void embed_backward(const TensorView<const std::int32_t, Dynamic, Dynamic>& tokens,
                     std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> dx,

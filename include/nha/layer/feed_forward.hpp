@@ -74,11 +74,11 @@ class FeedForward {
     return {d_gate, cursor.take<T>(rows * intermediate_)};
   }
 
-  /// Back through forward(): from dy to dx, both [rows, hidden], which may be the same rows, and to
-  /// the gradients of the weights, which are added to. x is what forward() was given, not
-  /// overwritten since, and `a` what it left in activations taken with Keep::for_backward;
-  /// `scratch` is from take_backward() for the same number of rows. None of this is checked but the
-  /// shapes.
+  /// Back through forward(): from dy to dx, both [rows, hidden], which may be the same rows but
+  /// must not overlap x, and to the gradients of the weights, which are added to. x is what
+  /// forward() was given, not overwritten since, and `a` what it left in activations taken with
+  /// Keep::for_backward; `scratch` is from take_backward() for the same number of rows. None of
+  /// this is checked but the shapes.
   /// @throws ArgumentError if the shapes do not fit.
   template <Executor E = const Serial>
   void backward(const ConstRows& x, const ConstRows& dy, const Activations& a, const Rows& dx,

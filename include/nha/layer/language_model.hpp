@@ -47,7 +47,7 @@ struct ForwardOptions {
 };
 
 /// A model of float or double: weights, used with any number of states. Const calls from several
-/// threads are safe as long as each has its own state and workspace.
+/// threads are safe as long as each has its own state and workspace and nobody changes the weights.
 template <std::floating_point T>
 class LanguageModel {
  public:
@@ -82,14 +82,14 @@ class LanguageModel {
   template <class Visit>
   void visit_weights(Visit&& visit) {
     visit_model_weights(
-        options_, options_.layers, embeddings_,
+        options_, embeddings_,
         [&](Index n) { return blocks_[static_cast<std::size_t>(n)].weights(); }, norm_, head_,
         visit);
   }
   template <class Visit>
   void visit_weights(Visit&& visit) const {
     visit_model_weights(
-        options_, options_.layers, embeddings_,
+        options_, embeddings_,
         [&](Index n) { return blocks_[static_cast<std::size_t>(n)].weights(); }, norm_, head_,
         visit);
   }

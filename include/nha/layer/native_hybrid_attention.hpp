@@ -71,8 +71,9 @@ struct RotaryTable {
   }
 };
 
-/// A layer: weights that never change, used with any number of states. Const calls from several
-/// threads are safe as long as each has its own state and workspace.
+/// A layer: weights, which change only through weights(), used with any number of states. Const
+/// calls from several threads are safe as long as each has its own state and workspace and nobody
+/// changes the weights.
 template <std::floating_point T>
 class NativeHybridAttention {
  public:

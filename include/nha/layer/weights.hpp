@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The weights of a layer, a block and a model, with the name and shape each has in a checkpoint.
 //
-// visit_weights() is the one list of them: reading a checkpoint, checking shapes and counting
+// visit_model_weights() is the one list of them: reading a checkpoint, checking shapes and counting
 // parameters all walk it.
 #pragma once
 
@@ -116,13 +116,13 @@ void visit_feed_forward_weights(Index hidden, Index intermediate, const std::str
 /// The same for a whole model whose parts lie anywhere: `block(n)` gives the weights of block n, in
 /// or by something with the members of DecoderBlockWeights.
 template <class Matrix, class Block, class Vector, class Visit>
-void visit_model_weights(const ModelOptions& options, Index layers, Matrix& embeddings,
-                         Block&& block, Vector& norm, Matrix& head, Visit&& visit) {
+void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&& block,
+                         Vector& norm, Matrix& head, Visit&& visit) {
   using Sizes1 = Tensor<float, 1>::Sizes;
   using Sizes2 = Tensor<float, 2>::Sizes;
   const Index hidden = options.shape.hidden;
   visit(std::string("model.embeddings.weight"), embeddings, Sizes2{options.vocabulary, hidden});
-  for (Index n = 0; n < layers; ++n) {
+  for (Index n = 0; n < options.layers; ++n) {
     auto&& layer = block(n);
     const std::string prefix = "model.layers." + std::to_string(n) + ".";
     visit(prefix + "attn_norm.weight", layer.attn_norm, Sizes1{hidden});
@@ -139,7 +139,7 @@ void visit_model_weights(const ModelOptions& options, Index layers, Matrix& embe
 template <class Weights, class Visit>
 void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit) {
   visit_model_weights(
-      options, static_cast<Index>(weights.layers.size()), weights.embeddings,
+      options, weights.embeddings,
       [&](Index n) -> auto& { return weights.layers[static_cast<std::size_t>(n)]; }, weights.norm,
       weights.head, visit);
 }

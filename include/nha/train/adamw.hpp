@@ -132,22 +132,12 @@ class AdamW {
   template <Executor E = const Serial>
   void step(std::span<const Parameter<T>> weights, std::span<const Parameter<const T>> gradients,
             double learning_rate, E&& executor = Serial{}) {
-    check_list("weights", weights);
-    check_list("gradients", gradients);
-    check_argument(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate is ",
-                   learning_rate, "; expected 0 or more");
-    ++steps_;
-    const auto task = [&](Index n, Index) noexcept {
-      const FlushSubnormals mode;
-      const Block& block = blocks_[static_cast<std::size_t>(n)];
-      const Entry& tensor = tensors_[block.tensor];
-      const Index at = tensor.first + block.first;
-      detail::adamw_numbers<simd::default_arch>(
-          factors(learning_rate, tensor.decays), weights[block.tensor].values.data() + block.first,
-          gradients[block.tensor].values.data() + block.first, first_.data() + at,
-          second_.data() + at, block.count);
-    };
-    executor.run(static_cast<Index>(blocks_.size()), task);
+    take_step(weights, gradients, learning_rate, executor);
+  }
+  template <Executor E = const Serial>
+  void step(std::span<const Parameter<T>> weights, std::span<const Parameter<T>> gradients,
+            double learning_rate, E&& executor = Serial{}) {
+    take_step(weights, gradients, learning_rate, executor);
   }
 
   /// The moments under the names of their weights with "first_moment." or "second_moment." before
@@ -177,6 +167,27 @@ class AdamW {
     Index first, count;
   };
 
+  template <class U, Executor E>
+  void take_step(std::span<const Parameter<T>> weights, std::span<const Parameter<U>> gradients,
+                 double learning_rate, E&& executor) {
+    check_list("weights", weights);
+    check_list("gradients", gradients);
+    check_argument(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate is ",
+                   learning_rate, "; expected 0 or more");
+    ++steps_;
+    const auto task = [&](Index n, Index) noexcept {
+      const FlushSubnormals mode;
+      const Block& block = blocks_[static_cast<std::size_t>(n)];
+      const Entry& tensor = tensors_[block.tensor];
+      const Index at = tensor.first + block.first;
+      detail::adamw_numbers<simd::default_arch>(
+          factors(learning_rate, tensor.decays), weights[block.tensor].values.data() + block.first,
+          gradients[block.tensor].values.data() + block.first, first_.data() + at,
+          second_.data() + at, block.count);
+    };
+    executor.run(static_cast<Index>(blocks_.size()), task);
+  }
+
   bool decays(const Parameter<T>& weight) const noexcept {
     const bool embeddings = std::string_view(weight.name).ends_with("embeddings.weight");
     return weight.shape.size() >= 2 && (options_.decay_embeddings || !embeddings);
@@ -187,14 +198,18 @@ class AdamW {
     check_argument(list.size() == tensors_.size(), what, " of AdamW have ", list.size(),
                    " tensors; expected ", tensors_.size());
     for (std::size_t n = 0; n < list.size(); ++n) {
-      check_argument(list[n].name == tensors_[n].name, "tensor ", n, " of the ", what,
-                     " of AdamW is ", detail::printable(list[n].name), "; expected ",
-                     detail::printable(tensors_[n].name));
-      check_argument(list[n].shape == tensors_[n].shape &&
-                         static_cast<Index>(list[n].values.size()) == tensors_[n].count,
-                     list[n].name, " of the ", what, " of AdamW is ",
-                     detail::shape_text(list[n].shape), "; expected ",
-                     detail::shape_text(tensors_[n].shape));
+      // The words are put together only where they are needed.
+      const bool same_name = list[n].name == tensors_[n].name;
+      if (!same_name)
+        check_argument(same_name, "tensor ", n, " of the ", what, " of AdamW is ",
+                       detail::printable(list[n].name), "; expected ",
+                       detail::printable(tensors_[n].name));
+      const bool same_shape = list[n].shape == tensors_[n].shape &&
+                              static_cast<Index>(list[n].values.size()) == tensors_[n].count;
+      if (!same_shape)
+        check_argument(same_shape, list[n].name, " of the ", what, " of AdamW is ",
+                       detail::shape_text(list[n].shape), "; expected ",
+                       detail::shape_text(tensors_[n].shape));
     }
   }
 

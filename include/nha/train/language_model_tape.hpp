@@ -46,6 +46,14 @@ class LanguageModelTape {
   using Rows = TensorView<T, Dynamic, Dynamic>;
   using PerQuery = TensorView<T, Dynamic, Dynamic, Dynamic>;
 
+  LanguageModelTape() = default;
+  // Its parts refer to each other; what is in it between passes is not worth a copy.
+  LanguageModelTape(const LanguageModelTape&) = delete;
+  LanguageModelTape& operator=(const LanguageModelTape&) = delete;
+  LanguageModelTape(LanguageModelTape&&) = default;
+  LanguageModelTape& operator=(LanguageModelTape&&) = default;
+  ~LanguageModelTape() = default;
+
   /// Takes memory for passes over tokens [B, T]: after it they allocate nothing but what Eigen
   /// takes for products.
   template <Executor E = const Serial>
@@ -99,7 +107,8 @@ class LanguageModelTape {
   /// Adds the gradients of all weights but the head's to `gradients`, which have the shapes of the
   /// model's weights, given that of the rows which forward() of the same arguments returned.
   /// @param state the one forward() was given, empty
-  /// @param d_normed the gradient of those rows; used up
+  /// Checks nothing: forward() has been the last pass, and had the same arguments.
+  /// @param d_normed the gradient of those rows [B * T, hidden], without gaps; used up
   /// @param loss the auxiliary loss, of which `queries` queries make the mean
   /// @return the sum of the auxiliary losses of all queries
   template <Executor E = const Serial>

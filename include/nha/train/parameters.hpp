@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <utility>
 #include <vector>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -31,6 +32,17 @@ struct Parameter {
 
 namespace detail {
 
+/// A visitor that lists what it visits.
+template <class T>
+struct ListParameters {
+  std::vector<Parameter<T>> found = {};
+
+  template <class Tensor, class Extents>
+  void operator()(const std::string& name, Tensor& tensor, const Extents& extents) {
+    found.push_back({name, std::vector<Index>(extents.begin(), extents.end()), tensor.values()});
+  }
+};
+
 /// The list for T or const T; Weights is const in the second case.
 template <class T, class Weights>
 std::vector<Parameter<T>> list_parameters(const ModelOptions& options, Weights& weights) {
@@ -38,11 +50,9 @@ std::vector<Parameter<T>> list_parameters(const ModelOptions& options, Weights& 
                  "the weights are of ", weights.layers.size(), " layers; expected ",
                  options.layers);
   visit_weights(options, weights, CheckWeights());
-  std::vector<Parameter<T>> list;
-  visit_weights(options, weights, [&](const std::string& name, auto& tensor, const auto& extents) {
-    list.push_back({name, std::vector<Index>(extents.begin(), extents.end()), tensor.values()});
-  });
-  return list;
+  ListParameters<T> list;
+  visit_weights(options, weights, list);
+  return std::move(list.found);
 }
 
 }  // namespace detail
@@ -66,20 +76,16 @@ std::vector<Parameter<const T>> parameters(const ModelOptions& options,
 /// The weights of a model, whose numbers may change between calls, as an optimiser changes them.
 template <std::floating_point T>
 std::vector<Parameter<T>> parameters(LanguageModel<T>& model) {
-  std::vector<Parameter<T>> list;
-  model.visit_weights([&](const std::string& name, auto& tensor, const auto& extents) {
-    list.push_back({name, std::vector<Index>(extents.begin(), extents.end()), tensor.values()});
-  });
-  return list;
+  detail::ListParameters<T> list;
+  model.visit_weights(list);
+  return std::move(list.found);
 }
 /// The same of a model that is only read.
 template <std::floating_point T>
 std::vector<Parameter<const T>> parameters(const LanguageModel<T>& model) {
-  std::vector<Parameter<const T>> list;
-  model.visit_weights([&](const std::string& name, const auto& tensor, const auto& extents) {
-    list.push_back({name, std::vector<Index>(extents.begin(), extents.end()), tensor.values()});
-  });
-  return list;
+  detail::ListParameters<const T> list;
+  model.visit_weights(list);
+  return std::move(list.found);
 }
 
 NHA_ISA_NAMESPACE_END

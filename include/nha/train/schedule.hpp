@@ -21,7 +21,7 @@ struct CosineSchedule {
   double floor = 0;
 
   /// The rate of a step, counted from 0. It depends on nothing else, so that a run can be resumed
-  /// anywhere. Never 0 while peak is not: step 0 has peak / (warmup_steps + 1).
+  /// anywhere. Not 0 during the rise: step 0 has peak / (warmup_steps + 1).
   /// @throws ArgumentError if the step or an option is out of range: 0 <= floor <= peak, both
   ///   finite, and 0 <= warmup_steps < total_steps.
   double learning_rate(Index step) const {

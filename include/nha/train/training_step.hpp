@@ -99,8 +99,7 @@ Index check_training(const LanguageModel<T>& model, const TrainingBatch& batch,
   return counted;
 }
 
-/// The loss; with gradients, which have been set to 0, adds its gradients to them. `list` is what
-/// parameters() says of these.
+/// The loss; with gradients, overwrites these. `list` is what parameters() says of them.
 template <std::floating_point T, Executor E>
 TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& batch,
                            LanguageModelWeights<T>* gradients,
@@ -108,7 +107,10 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
                            const TrainingOptions& options, E&& executor) {
   using Rows = TensorView<T, Dynamic, Dynamic>;
   const Index counted = check_training(model, batch, options);
-  if (batch.tokens.empty()) return {};
+  if (batch.tokens.empty()) {
+    set_to_zero(list);
+    return {};
+  }
   workspace.prepare(model, batch.tokens, options.windows, options.shares, gradients != nullptr,
                     executor.workers());
   const Index length = batch.tokens.extent(1);
@@ -131,7 +133,7 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
       return;
     }
     LanguageModelWeights<T>& sum = n == 0 ? *gradients : share.gradients;
-    if (n > 0) set_to_zero(share.parameters);
+    set_to_zero(n == 0 ? list : share.parameters);
     const Rows dx(reinterpret_cast<T*>(worker.dx.data()), x.extents());
     Tensor<T, 2>& d_head = model.options().tied_head ? sum.embeddings : sum.head;
     share.cross_entropy = cross_entropy<T>(x, model.head(), targets, worker.cross_entropy,
@@ -157,10 +159,12 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 }  // namespace detail
 
 /// The loss of a model on a batch: the mean cross-entropy of its targets, and the auxiliary loss if
-/// it has a coefficient, TrainingLoss::sum() of both being what `gradients` are of.
+/// it has a coefficient. `gradients` are those of TrainingLoss::sum(), but for
+/// SlotShareLoss::through_window.
 ///
-/// Memory beyond the gradients grows with B * T for each thread: the results of every step of every
-/// layer are kept, but no logits. After a step of these sizes another allocates only the list of
+/// Memory beyond the gradients: for each worker of the executor the results of every step of every
+/// layer for the tokens of a share, but no logits; for each share but the first a copy of the
+/// gradients. After a step of these sizes another allocates only the list of
 /// the gradients, what Eigen takes for products, and states where the windows are others.
 /// @param gradients overwritten: weights of the model's shapes, such as zero_weights() makes
 /// @throws ArgumentError if a token or target is not in the vocabulary, shapes do not fit, or an
@@ -169,10 +173,8 @@ template <std::floating_point T, Executor E = const Serial>
 TrainingLoss loss_and_gradients(const LanguageModel<T>& model, const TrainingBatch& batch,
                                 LanguageModelWeights<T>& gradients, TrainingWorkspace<T>& workspace,
                                 const TrainingOptions& options = {}, E&& executor = Serial{}) {
-  detail::check_training(model, batch, options);
-  const std::vector<Parameter<T>> list = parameters(model.options(), gradients);
-  detail::set_to_zero(list);
-  return detail::training_pass(model, batch, &gradients, list, workspace, options, executor);
+  return detail::training_pass(model, batch, &gradients, parameters(model.options(), gradients),
+                               workspace, options, executor);
 }
 
 /// The same loss alone.

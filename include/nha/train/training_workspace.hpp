@@ -44,6 +44,16 @@ class TrainingWorkspace {
  public:
   using Tokens = typename LanguageModel<T>::Tokens;
 
+  TrainingWorkspace() = default;
+  // Its parts refer to each other; what is in it between steps is not worth a copy.
+  TrainingWorkspace(const TrainingWorkspace&) = delete;
+  TrainingWorkspace& operator=(const TrainingWorkspace&) = delete;
+  TrainingWorkspace(TrainingWorkspace&&) = default;
+  TrainingWorkspace& operator=(TrainingWorkspace&&) = default;
+  ~TrainingWorkspace() = default;
+
+  // What follows is for loss_and_gradients() and evaluate().
+
   /// Consecutive sequences of a batch, which one task computes.
   struct Share {
     Index first = 0, count = 0;
@@ -61,7 +71,11 @@ class TrainingWorkspace {
     Workspace dx;
   };
 
-  /// Cuts a batch into at most `shares` shares and takes all memory that its passes need.
+  /// Cuts a batch, not an empty one, into at most `shares` shares and takes all memory that its
+  /// passes need: a tape and a head's block for each worker of the executor, of the largest share,
+  /// and gradients for each share but the first.
+  /// @throws ArgumentError if the number of windows is not that of the layers or one is out of
+  /// range
   void prepare(const LanguageModel<T>& model, const Tokens& tokens,
                const std::vector<Index>& windows, Index shares, bool with_gradients,
                Index workers) {
