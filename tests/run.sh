@@ -8,6 +8,9 @@ cd "$(dirname "${BASH_SOURCE[0]}")/.."
 preset=${NHA_PRESET:-release}
 
 packages=(g++ cmake ninja-build libxsimd-dev libeigen3-dev nlohmann-json3-dev libgtest-dev libbenchmark-dev)
+if [ "$preset" = asan ] || [ "$preset" = clang ]; then
+  packages+=(clang libclang-rt-dev)
+fi
 if [ "$preset" = neon ]; then
   packages+=(g++-aarch64-linux-gnu qemu-user-static googletest)
 fi
