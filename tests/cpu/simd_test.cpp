@@ -60,14 +60,18 @@ TYPED_TEST(Simd, SumsOfSeveralVectorsComeInOrder) {
   for (int r = 0; r < kLanes; ++r) EXPECT_EQ(sums[r], expected[r]);
 }
 
-TYPED_TEST(Simd, SquareRootIsRoundedAsTheScalarOne) {
+TYPED_TEST(Simd, SquareRootsAndQuotientsAreRoundedAsScalarOnes) {
   using V = typename TestFixture::Float;
   constexpr int kLanes = kLanesOf<V>;
   for (int first = 0; first < 1000; first += kLanes) {
-    float numbers[kLanes], roots[kLanes];
+    float numbers[kLanes], roots[kLanes], quotients[kLanes];
     for (int i = 0; i < kLanes; ++i) numbers[i] = static_cast<float>(first + i) * 1.7e-3f;
     simd::store(roots, simd::sqrt(simd::load<V>(numbers)));
-    for (int i = 0; i < kLanes; ++i) ASSERT_EQ(roots[i], std::sqrt(numbers[i])) << numbers[i];
+    simd::store(quotients, simd::divide(simd::load<V>(numbers), V(0.7f)));
+    for (int i = 0; i < kLanes; ++i) {
+      ASSERT_EQ(roots[i], std::sqrt(numbers[i])) << numbers[i];
+      ASSERT_EQ(quotients[i], numbers[i] / 0.7f) << numbers[i];
+    }
   }
 }
 

@@ -17,7 +17,7 @@ template <class T, class V>
 NHA_INLINE V log1p_unit(const V& x) noexcept {
   // The first term left out is below a quarter of the rounding of the result.
   constexpr int kTerms = std::is_same_v<T, float> ? 6 : 15;
-  const V twice = (x + x) / (x + V(T{2}));
+  const V twice = simd::divide(x + x, x + V(T{2}));
   const V square = twice * twice * V(T{0.25});
   V sum(T{1} / static_cast<T>(2 * kTerms + 1));
   simd::unroll<kTerms - 1>([&](auto i) __attribute__((always_inline)) {

@@ -120,6 +120,10 @@ template <Number T>
 NHA_INLINE T sqrt(T x) noexcept {
   return std::sqrt(x);
 }
+template <Number T>
+NHA_INLINE T divide(T a, T b) noexcept {
+  return a / b;
+}
 /// `below` where x < bound, else `value`.
 template <Number T>
 NHA_INLINE T where_below(T x, T bound, T below, T value) noexcept {
@@ -170,7 +174,24 @@ NHA_INLINE xsimd::batch<T, A> max(const xsimd::batch<T, A>& a,
 }
 template <class T, class A>
 NHA_INLINE xsimd::batch<T, A> sqrt(const xsimd::batch<T, A>& x) noexcept {
-  return xsimd::sqrt(x);
+#if defined(__aarch64__)
+  // xsimd 8.1 estimates this and quotients of float as 32-bit Arm must.
+  if constexpr (std::is_base_of_v<xsimd::neon64, A> && std::is_same_v<T, float>)
+    return vsqrtq_f32(x);
+  else
+#endif
+    return xsimd::sqrt(x);
+}
+/// a / b, correctly rounded.
+template <class T, class A>
+NHA_INLINE xsimd::batch<T, A> divide(const xsimd::batch<T, A>& a,
+                                     const xsimd::batch<T, A>& b) noexcept {
+#if defined(__aarch64__)
+  if constexpr (std::is_base_of_v<xsimd::neon64, A> && std::is_same_v<T, float>)
+    return vdivq_f32(a, b);
+  else
+#endif
+    return a / b;
 }
 template <class T, class A>
 NHA_INLINE xsimd::batch<T, A> where_below(const xsimd::batch<T, A>& x,

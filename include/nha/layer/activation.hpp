@@ -18,7 +18,7 @@ namespace detail {
 template <class T, class V>
 NHA_INLINE V silu_of(const V& x) noexcept {
   const V decay = exp_nonpositive<T>(V(T{0}) - simd::max(x, V(T{0}) - x));  // e^-|x|
-  const V share = x / (V(T{1}) + decay);
+  const V share = simd::divide(x, V(T{1}) + decay);
   return simd::where_below(x, V(T{0}), share * decay, share);
 }
 
@@ -28,9 +28,10 @@ template <class T, class V>
 NHA_INLINE void silu_and_slope(const V& x, V& value, V& slope) noexcept {
   const V decay = exp_nonpositive<T>(V(T{0}) - simd::max(x, V(T{0}) - x));  // e^-|x|
   const V whole = V(T{1}) + decay;
-  const V share = x / whole;
+  const V share = simd::divide(x, whole);
   value = simd::where_below(x, V(T{0}), share * decay, share);
-  const V larger = V(T{1}) / whole, smaller = decay / whole;  // sigmoid(|x|), sigmoid(-|x|)
+  const V larger = simd::divide(V(T{1}), whole),
+          smaller = simd::divide(decay, whole);  // sigmoid(|x|), sigmoid(-|x|)
   const V sigmoid = simd::where_below(x, V(T{0}), smaller, larger);
   const V rest = simd::where_below(x, V(T{0}), larger, smaller);
   slope = sigmoid * simd::fma(x, rest, V(T{1}));

@@ -25,7 +25,7 @@ NHA_INLINE V log_sigmoid_of(const V& x) noexcept {
 template <class T, class V>
 NHA_INLINE V log_sigmoid_slope(const V& x) noexcept {
   const V decay = exp_nonpositive<T>(V(T{0}) - simd::max(x, V(T{0}) - x));
-  return simd::where_below(x, V(T{0}), V(T{1}), decay) / (V(T{1}) + decay);
+  return simd::divide(simd::where_below(x, V(T{0}), V(T{1}), decay), V(T{1}) + decay);
 }
 
 }  // namespace detail

@@ -65,7 +65,8 @@ NHA_INLINE void adamw_vector(const AdamWFactors<T>& f, T* weight, const T* gradi
   simd::store(first, m);
   simd::store(second, v);
   const V size = simd::fma(simd::sqrt(v), V(f.root), V(f.epsilon));
-  simd::store(weight, simd::fma(V(-f.rate), m / size, V(f.keep) * simd::load<V>(weight)));
+  simd::store(weight,
+              simd::fma(V(-f.rate), simd::divide(m, size), V(f.keep) * simd::load<V>(weight)));
 }
 
 /// The step for `count` numbers. Numbers are treated alike wherever they stand.
