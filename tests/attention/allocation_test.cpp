@@ -7,48 +7,11 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
-#include <cstdlib>
 #include <memory_resource>
-#include <new>
 
+#include "support/counted_allocations.hpp"
 #include "support/random_case.hpp"
 #include "support/random_gradients.hpp"
-
-namespace {
-std::atomic<long> allocations{0};
-
-__attribute__((noinline)) void* counted(std::size_t bytes, std::size_t alignment) {
-  ++allocations;
-  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (memory == nullptr) std::abort();
-  return memory;
-}
-}  // namespace
-
-#if defined(__GNUC__) && !defined(__clang__)
-// Inlined, GCC sees malloc's memory given to free by way of operators it takes for the usual ones.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-#endif
-
-void* operator new(std::size_t bytes) {
-  return counted(bytes, alignof(std::max_align_t));
-}
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return counted(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::align_val_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
-  std::free(memory);
-}
 
 namespace {
 
@@ -73,10 +36,10 @@ class CountingResource : public std::pmr::memory_resource {
 };
 
 TEST(Allocation, TheCounterCounts) {
-  const long before = allocations;
+  const long before = new_calls;
   nha::Workspace workspace;
   workspace.reserve(100);
-  EXPECT_GT(allocations, before);
+  EXPECT_GT(new_calls, before);
 }
 
 template <class T>
@@ -92,13 +55,13 @@ void expect_no_allocation(const nha::AttentionOptions& options, const CaseShape&
   workspace.reserve(std::max(nha::prefill_workspace_bytes(state, query_heads, c.shape.tokens),
                              nha::step_workspace_bytes(state, query_heads)));
   const long made = memory.count;
-  const long before = allocations;
+  const long before = new_calls;
   nha::prefill(c.inputs(), state, out.views(), workspace);
   for (Index t = 0; t < 10; ++t)
     nha::step(c.inputs().tokens(t, 1), state, out.tokens(t, 1), workspace);
   state.rollback(0, 3);
   state.reset(0);
-  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(new_calls, before);
   EXPECT_EQ(memory.count, made);
 }
 
@@ -127,16 +90,16 @@ void expect_no_allocation_backward(const nha::AttentionOptions& options, const C
                   workspace, backward_options);
   };
   const long made = memory.count;
-  const long before = allocations;
+  const long before = new_calls;
   run();
-  EXPECT_EQ(allocations, before);
+  EXPECT_EQ(new_calls, before);
   EXPECT_EQ(memory.count, made);
   // Nor when the state has seen tokens: here the pass over them may allocate, not the backward.
   CaseOutputs<T> out(c.shape);
   prefill_range(c, state, out, 0, shape.tokens, 7);
-  const long after = allocations;
+  const long after = new_calls;
   run();
-  EXPECT_EQ(allocations, after);
+  EXPECT_EQ(new_calls, after);
   EXPECT_EQ(memory.count, made);
 }
 
@@ -160,10 +123,10 @@ TEST(Allocation, WhatIsReservedBeforehandDoesWhileTheWindowFills) {
       CaseOutputs<float> out(c.shape);
       nha::Workspace workspace;
       workspace.reserve(nha::prefill_workspace_bytes(state, 2, piece));
-      const long before = allocations;
+      const long before = new_calls;
       for (Index t = 0; t + piece <= 1200; t += piece)
         nha::prefill(c.inputs().tokens(t, piece), state, out.tokens(t, piece), workspace);
-      EXPECT_EQ(allocations, before) << window << ' ' << piece;
+      EXPECT_EQ(new_calls, before) << window << ' ' << piece;
     }
 }
 
@@ -172,10 +135,10 @@ TEST(Allocation, AWorkspaceThatGrowsStepByStepDoesSoInFewSteps) {
   AttentionState<float> state(c.attention_shape(), {.window = 1024});
   CaseOutputs<float> out(c.shape);
   nha::Workspace workspace;
-  const long before = allocations;
+  const long before = new_calls;
   for (Index t = 0; t < 1024; t += 8)
     nha::prefill(c.inputs().tokens(t, 8), state, out.tokens(t, 8), workspace);
-  EXPECT_LT(allocations, before + 10);
+  EXPECT_LT(new_calls, before + 10);
 }
 
 TEST(Allocation, AStateMakesOneForItsMemory) {

@@ -8,53 +8,12 @@
 
 #include <gtest/gtest.h>
 
-#include <atomic>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
-#include <new>
 #include <vector>
 
+#include "support/counted_allocations.hpp"
 #include "support/random_model.hpp"
-
-namespace {
-std::atomic<long> new_calls{0};
-std::atomic<std::size_t> new_largest{0};
-
-__attribute__((noinline)) void* counted_new(std::size_t bytes, std::size_t alignment) {
-  ++new_calls;
-  std::size_t largest = new_largest;
-  while (bytes > largest && !new_largest.compare_exchange_weak(largest, bytes)) {
-  }
-  void* memory = std::aligned_alloc(alignment, (bytes + alignment - 1) / alignment * alignment);
-  if (memory == nullptr) std::abort();
-  return memory;
-}
-}  // namespace
-
-#if defined(__GNUC__) && !defined(__clang__)
-// Inlined, GCC sees malloc's memory given to free by way of operators it takes for the usual ones.
-#pragma GCC diagnostic ignored "-Wmismatched-new-delete"
-#endif
-
-void* operator new(std::size_t bytes) {
-  return counted_new(bytes, alignof(std::max_align_t));
-}
-void* operator new(std::size_t bytes, std::align_val_t alignment) {
-  return counted_new(bytes, static_cast<std::size_t>(alignment));
-}
-void operator delete(void* memory) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::align_val_t) noexcept {
-  std::free(memory);
-}
-void operator delete(void* memory, std::size_t, std::align_val_t) noexcept {
-  std::free(memory);
-}
 
 namespace {
 
@@ -143,10 +102,10 @@ struct NewUse {
 };
 template <class Run>
 NewUse new_use(Run&& run) {
-  const long before = new_calls;
-  new_largest = 0;
+  const long before = nha_test::new_calls;
+  nha_test::new_largest = 0;
   run();
-  return {new_calls - before, new_largest};
+  return {nha_test::new_calls - before, nha_test::new_largest};
 }
 
 TEST_F(TrainingWorkspaceTest, AStepOfSizesSeenBeforeAllocatesNothingThatGrowsWithTheBatch) {
