@@ -3,6 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
+#include <cstdint>
+
 namespace {
 
 using nha::Index;
@@ -12,7 +15,7 @@ using nha::detail::ChunkPlan;
 constexpr nha::AttentionShape kShape{.key_dim = 20, .value_dim = 20, .slots = 20};
 
 TEST(ChunkPlan, HoldsTheWindowAndAChunkForEverySize) {
-  for (const Index window : {0, 1, 15, 16, 17, 200, 511, 512, 513, 5000})
+  for (const Index window : {0, 1, 15, 16, 17, 200, 511, 512, 513, 5000, 20000})
     for (const Index tokens : {1, 3, 16, 17, 100, 4000})
       for (const std::int64_t past : {0, 10, 600, 100000})
         for (const Index chunk : {0, 1, 7, 64, 1000}) {
@@ -38,6 +41,30 @@ TEST(ChunkPlan, ScratchDoesNotGrowWithTheTokensOrThePast) {
   EXPECT_EQ(bytes(4000, 0), bytes(1000000, 0));
   EXPECT_EQ(bytes(4000, 0), bytes(4000, 1000000));
   EXPECT_LT(bytes(4, 0), bytes(4000, 0));
+}
+
+TEST(ChunkPlan, ReadsALongWindowForMoreQueriesAtOnceAndAFarOneForMoreStill) {
+  for (const Index group : {1, 2, 4}) {
+    const auto chunk = [&](Index window) {
+      return chunk_plan(kShape, {window, window}, group, 100000, 0, 0).chunk;
+    };
+    EXPECT_GT(chunk(1000), chunk(500));
+    EXPECT_GT(chunk(20000), chunk(1000));
+  }
+}
+
+TEST(ChunkPlan, ScratchIsLargestForTheLongestPastOrForTheLastThatGivesShortChunks) {
+  for (const Index window : {100, 513, 1000, 7000, 20000})
+    for (const Index tokens : {1, 30, 600, 9000}) {
+      const auto bytes = [&](std::int64_t past) {
+        return nha::detail::ChunkScratch<float>::bytes(
+            chunk_plan(kShape, {window, window}, 1, tokens, past, 0));
+      };
+      const std::size_t most =
+          std::max(bytes(std::int64_t{1} << 48),
+                   bytes(std::max<std::int64_t>(0, nha::detail::kLongWindow - tokens)));
+      for (std::int64_t past = 0; past < 25000; past += 37) EXPECT_LE(bytes(past), most) << past;
+    }
 }
 
 }  // namespace

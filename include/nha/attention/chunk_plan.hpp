@@ -33,13 +33,17 @@ struct ChunkPlan {
 
 // Windows longer than this are long: what a query costs is reading them.
 inline constexpr Index kLongWindow = 512;
+// Keys and values of more numbers than this come from beyond the caches of a core.
+inline constexpr Index kFarNumbers = Index{1} << 18;
 
 /// The chunk that was fastest where it was measured (AVX2, one core). Pairs inside a
 /// chunk cost chunk * (D + M) a token, so a chunk is as short as still fills the products' rows, of
-/// which a token gives one for each query head; a long window is read for more rows at once.
-inline Index fastest_chunk(Index reach, Index group) noexcept {
-  if (reach > kLongWindow) return group <= 2 ? 32 : 16;
-  return group < 4 ? 16 : 8;
+/// which a token gives one for each query head; a long window is read for more rows at once, the
+/// more the farther away it lies. `row` numbers are a key and a value.
+inline Index fastest_chunk(Index reach, Index row, Index group) noexcept {
+  if (reach <= kLongWindow) return group < 4 ? 16 : 8;
+  if (reach * row <= kFarNumbers) return group <= 2 ? 32 : 16;
+  return group <= 2 ? 64 : group <= 4 ? 32 : 16;
 }
 
 /// Sizes for a head that gets at most `tokens` tokens at once and may already have seen `past`.
@@ -55,7 +59,8 @@ inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& opti
   plan.value_dim = padded(shape.value_dim);
   const auto reach = static_cast<Index>(std::min<std::int64_t>(options.window, past + tokens));
   plan.chunk =
-      std::min(chunk > 0 ? chunk : fastest_chunk(reach, group), std::max<Index>(tokens, 1));
+      std::min(chunk > 0 ? chunk : fastest_chunk(reach, plan.key_dim + plan.value_dim, group),
+               std::max<Index>(tokens, 1));
   const Index visible = padded(reach + plan.chunk) + kRowPadding;
   plan.block = std::max(std::min(visible, reach > kLongWindow ? Index{256} : Index{640}),
                         padded(plan.chunk) + kRowPadding);

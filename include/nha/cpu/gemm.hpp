@@ -118,6 +118,8 @@ NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const Left& a,
     });
   });
   const T* a_at = a.at(row);
+// Up to 5% faster than one step at a time, mostly in long windows; 8 steps gain no more.
+#pragma GCC unroll 4
   for (Index k = 0; k < depth; ++k) {
     V b_row[Vectors];
     simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
