@@ -85,4 +85,20 @@ TYPED_TEST(Gemm, ScalesWhatItStartsFrom) {
       16, 48, 8, nha::ScaleColumns<float>{column_factors.data(), from.data(), 64}, false, false);
 }
 
+TYPED_TEST(Gemm, CallsWhatIsDoneAsideAfterEachTile) {
+  const auto calls = [](Index rows) {
+    const auto a = TestFixture::template whole_numbers<float>(rows * 8, 1);
+    const auto b = TestFixture::template whole_numbers<float>(8 * 16, 2);
+    std::vector<float> c(static_cast<std::size_t>(rows * 16));
+    int count = 0;
+    nha::gemm<TypeParam>(rows, 16, 8, nha::Rows<float>{a.data(), 8},
+                         nha::row_major(b.data(), Index{16}), c.data(), 16, nha::StartAtZero(),
+                         [&] { ++count; });
+    return count;
+  };
+  EXPECT_EQ(calls(0), 0);
+  EXPECT_GE(calls(1), 1);
+  EXPECT_EQ(calls(240), 240 / (calls(8) == calls(1) ? 8 : 6) * calls(1));
+}
+
 }  // namespace

@@ -8,6 +8,7 @@
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_update.hpp>
 #include <nha/attention/gradients.hpp>
+#include <nha/attention/row_fetcher.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/attention/validate_backward.hpp>
 #include <nha/config.hpp>
@@ -77,7 +78,7 @@ class BackwardHead {
       chunks.load_region(begin, end);
       for (Index i = last - 1; i >= first; --i) {
         if (i == count_ - 1 || i % kSegment == kSegment - 1) keep_slots(i / kSegment);
-        chunks.run(chunks_[i], slots_of(i));
+        chunks.run(chunks_[i], slots_of(i), i > 0 ? chunks_[i - 1] : Chunk{});
       }
       chunks.store_region(begin, end);
       last = first;
@@ -109,11 +110,18 @@ class BackwardHead {
     const Index in_segment = chunk % kSegment;
     return copy(in_segment == 0 ? kSegment + chunk / kSegment : in_segment);
   }
+  /// Moves slots past a chunk, and asks meanwhile for the rows of as many tokens after it.
   void move_slots(const Chunk& chunk, const SlotView& from, const SlotView& to) const noexcept {
     if (!call_.slots_are_written(chunk)) return;
     const Update update(call_, s_.update);
     const auto gates = call_.template entering_gates<Arch>(chunk, s_.retention, s_.write);
-    update.run(chunk, gates, update.pack_values(chunk), from, to);
+    // Three rows of each token, and a few tokens to each tile.
+    RowFetcher next_rows(3);
+    const std::int64_t next = call_.entering(chunk, chunk.count);
+    next_rows.add(call_, call_.in.k_slot, next, next + chunk.count, 1);
+    next_rows.add(call_, call_.in.log_gate, next, next + chunk.count, 1);
+    next_rows.add(call_, call_.in.v, next, next + chunk.count, 1);
+    update.run(chunk, gates, update.pack_values(chunk), from, to, next_rows);
   }
   /// The forward pass of the slots, keeping them as of each segment's start.
   void keep_segments() const noexcept {

@@ -13,6 +13,7 @@
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_rows.hpp>
 #include <nha/attention/gradients.hpp>
+#include <nha/attention/row_fetcher.hpp>
 #include <nha/attention/slot_backward.hpp>
 #include <nha/config.hpp>
 #include <nha/core/numeric.hpp>
@@ -52,6 +53,7 @@ class ChunkBackward {
         slots_(call, plan, cotangents, gradients, scratch),
         band_(plan, s_.band, call.end),
         rows_{call},
+        region_(plan.region),
         key_dim_(call.memory.slots.key_dim),
         value_dim_(call.memory.slots.value_dim),
         key_stride_(plan.padded_key_dim()) {}
@@ -59,9 +61,11 @@ class ChunkBackward {
   /// Loads the band for the chunks of [first, end).
   void load_region(std::int64_t first, std::int64_t end) noexcept { band_.load(call_, first, end); }
 
-  /// Back through a chunk of the region, given the slots as of its start.
-  void run(const Chunk& chunk, const SlotView& slots) noexcept {
+  /// Back through a chunk of the region, given the slots as of its start. `next` is the chunk that
+  /// comes after it, an older one, if any: its rows are asked for meanwhile.
+  void run(const Chunk& chunk, const SlotView& slots, const Chunk& next = {}) noexcept {
     rows_.chunk = chunk;
+    ask_for(next);
     // Slots that nothing has entered are 0, and so is all that comes of them, but for the gradients
     // of the slots themselves.
     reads_slots_ = call_.slots_are_written(chunk) || (call_.has_slots() && slots_.wants_slots());
@@ -69,7 +73,7 @@ class ChunkBackward {
     if (reads_slots_) slots_.products(chunk, slots);
     if (call_.has_slots()) weigh_empty_slots();
     attend();
-    if (reads_slots_) slots_.run(slots, band_);
+    if (reads_slots_) slots_.run(slots, band_, next_rows_);
   }
 
   /// Writes the gradients of the region's keys and values: nothing older reads them.
@@ -93,6 +97,28 @@ class ChunkBackward {
   void store_slots() const noexcept { slots_.store(); }
 
  private:
+  /// Lists the rows of a chunk that will be read, but for those that the pass over the slots has
+  /// just read, and those of the gradients; of the window, what the next region's band will load.
+  void ask_for(const Chunk& next) noexcept {
+    next_rows_ = {};
+    if (next.count == 0) return;
+    const std::int64_t first = next.position, end = next.end();
+    next_rows_.add(call_, cotangents_.o, first, end, plan_.group);
+    if (plan_.window > 0) {
+      next_rows_.add(call_, call_.in.q_window, first, end, plan_.group);
+      next_rows_.add(call_, gradients_.q_window, first, end, plan_.group);
+      next_rows_.add(call_, call_.in.k_window, first - region_, end - region_, 1);
+      next_rows_.add(call_, call_.in.v, first - region_, end - region_, 1);
+    }
+    if (call_.slots_are_written(next)) {
+      next_rows_.add(call_, call_.in.q_slot, first, end, plan_.group);
+      next_rows_.add(call_, gradients_.q_slot, first, end, plan_.group);
+      const std::int64_t entering = call_.entering(next, 0);
+      next_rows_.add(call_, gradients_.k_slot, entering, entering + next.count, 1);
+      next_rows_.add(call_, gradients_.log_gate, entering, entering + next.count, 1);
+    }
+  }
+
   void pack_rows() noexcept {
     for (Index row = 0; row < rows_.rows(); ++row) {
       if (reads_slots_)
@@ -243,9 +269,10 @@ class ChunkBackward {
     Acc* scores = s_.scores + plan_.slots;
     Acc* d_scores = s_.d_scores + plan_.slots;
     gemm<Arch>(rows_.rows(), columns.size(), key_dim_, Rows<Acc>{s_.q_window, key_stride_},
-               band_.key_panels(columns.first), scores, stride, StartAtZero());
+               band_.key_panels(columns.first), scores, stride, StartAtZero(), next_rows_);
     gemm<Arch>(rows_.rows(), columns.size(), value_dim_, Rows<Acc>{s_.d_output, plan_.value_dim},
-               band_.value_panels(columns.first, value_dim_), d_scores, stride, StartAtZero());
+               band_.value_panels(columns.first, value_dim_), d_scores, stride, StartAtZero(),
+               next_rows_);
     const Index size = columns.size();
     for (Index row = 0; row < rows_.rows(); ++row) {
       const std::int64_t position = rows_.position(row);
@@ -268,13 +295,13 @@ class ChunkBackward {
     const Acc* weights = s_.scores + plan_.slots;
     const Acc* d_logits = s_.d_scores + plan_.slots;
     gemm<Arch>(rows_.rows(), key_stride_, used, Rows<Acc>{d_logits, stride},
-               band_.keys(columns.first), s_.d_query, key_stride_, Accumulate());
+               band_.keys(columns.first), s_.d_query, key_stride_, Accumulate(), next_rows_);
     gemm<Arch>(used, key_stride_, rows_.rows(), Transposed<Acc>{d_logits, stride},
                row_major<Acc>(s_.q_window, key_stride_), band_.d_keys(columns.first), key_stride_,
-               Accumulate());
+               Accumulate(), next_rows_);
     gemm<Arch>(used, plan_.value_dim, rows_.rows(), Transposed<Acc>{weights, stride},
                row_major<Acc>(s_.d_output, plan_.value_dim), band_.d_values(columns.first),
-               plan_.value_dim, Accumulate());
+               plan_.value_dim, Accumulate(), next_rows_);
   }
 
   const Call& call_;
@@ -286,6 +313,8 @@ class ChunkBackward {
   SlotBackward<Arch, Call> slots_;
   BackwardBand<Acc> band_;
   ChunkRows<Call> rows_;
+  RowFetcher next_rows_;
+  Index region_;  // tokens
   Index key_dim_;
   Index value_dim_;
   Index key_stride_;

@@ -5,6 +5,7 @@
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
 #include <nha/attention/packed_band.hpp>
+#include <nha/attention/row_fetcher.hpp>
 #include <nha/config.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>
@@ -60,9 +61,12 @@ class ChunkReader {
   }
 
   /// Output, and lse and slot share where wanted, of the queries of the chunk loaded last, given
-  /// the slots as of its start and the gates of the tokens that enter during it.
-  void read(const Chunk& chunk, const EnteringGates<Acc>& gates, const SlotView& slots) noexcept {
+  /// the slots as of its start and the gates of the tokens that enter during it. `next` is the
+  /// chunk that comes after it, if any: its rows are asked for meanwhile.
+  void read(const Chunk& chunk, const EnteringGates<Acc>& gates, const SlotView& slots,
+            const Chunk& next = {}) noexcept {
     chunk_ = chunk;
+    ask_for(next);
     slots_ = slots;
     written_ = call_.slots_are_written(chunk);
     entering_ = written_ ? gates : EnteringGates<Acc>{};
@@ -73,8 +77,34 @@ class ChunkReader {
     store_output();
   }
 
+  /// Asks for the rows of the chunk after the one read last that have not been asked for yet.
+  RowFetcher& next_rows() noexcept { return next_rows_; }
+
  private:
   Index rows() const noexcept { return chunk_.count * plan_.group; }
+
+  /// Lists the rows of a chunk: those that will be read, by the update of the slots too, and those
+  /// of the outputs.
+  void ask_for(const Chunk& next) noexcept {
+    const bool with_slots = call_.slots_are_written(next);
+    // The window's products alone have few tiles.
+    next_rows_ = RowFetcher(with_slots ? 1 : 3);
+    if (next.count == 0) return;
+    const auto& in = call_.in;
+    const std::int64_t first = next.position, end = next.end();
+    next_rows_.add(call_, in.v, first, end, 1);
+    if (plan_.window > 0) {
+      next_rows_.add(call_, in.k_window, first, end, 1);
+      next_rows_.add(call_, in.q_window, first, end, plan_.group);
+    }
+    if (with_slots) {
+      next_rows_.add(call_, in.q_slot, first, end, plan_.group);
+      const std::int64_t entering = call_.entering(next, 0);
+      next_rows_.add(call_, in.k_slot, entering, entering + next.count, 1);
+      next_rows_.add(call_, in.log_gate, entering, entering + next.count, 1);
+    }
+    next_rows_.add(call_, out_.o, first, end, plan_.group);
+  }
 
   void pack_queries() noexcept {
     const Index stride = padded(plan_.key_dim);
@@ -102,10 +132,10 @@ class ChunkReader {
         [&](Index i) { return call_.slot_key(call_.entering(chunk_, entering_.first + i)); },
         plan_.key_dim, entering_.first, s_.entering_panels);
     gemm<Arch>(rows(), plan_.slots, plan_.key_dim, queries, row_major<Acc>(slots_.key, plan_.slots),
-               s_.scores, stride, StartAtZero());
+               s_.scores, stride, StartAtZero(), next_rows_);
     gemm<Arch>(rows(), padded(chunk_.count), plan_.key_dim, queries,
                RightOperand<Acc>{s_.entering_panels, plan_.key_dim * kRowPadding, kRowPadding},
-               s_.pairs, pair_stride, StartAtZero());
+               s_.pairs, pair_stride, StartAtZero(), next_rows_);
     decay_logits<Arch>(entering_, plan_.group, s_.pairs, pair_stride, s_.scores, stride);
     if (call_.empty_slots == EmptySlots::mass_corrected) correct_by_mass();
   }
@@ -181,7 +211,7 @@ class ChunkReader {
     if (plan_.window > 0)
       gemm<Arch>(rows(), columns.size(), plan_.key_dim,
                  Rows<Acc>{s_.q_window, padded(plan_.key_dim)}, band_.keys(columns.first), scores,
-                 stride, StartAtZero());
+                 stride, StartAtZero(), next_rows_);
     for (Index row = 0; row < rows(); ++row) {
       const std::int64_t position = chunk_.position + row / plan_.group;
       const std::int64_t oldest = std::max<std::int64_t>(position - plan_.window + 1, 0);
@@ -213,7 +243,7 @@ class ChunkReader {
                           stride);
       gemm<Arch>(rows(), plan_.value_dim, slots_.slots, Rows<Acc>{s_.scores, stride},
                  row_major<Acc>(slots_.value, plan_.value_dim), s_.output, plan_.value_dim,
-                 StartAtZero());
+                 StartAtZero(), next_rows_);
     } else {
       std::fill_n(s_.output, rows() * plan_.value_dim, Acc{0});
     }
@@ -236,7 +266,7 @@ class ChunkReader {
     const Index used = std::min(columns.last, band_.size());
     gemm<Arch>(rows(), plan_.value_dim, used - columns.first,
                Rows<Acc>{s_.scores + plan_.slots, plan_.row_stride()}, band_.values(columns.first),
-               s_.output, plan_.value_dim, start);
+               s_.output, plan_.value_dim, start, next_rows_);
   }
 
   void store_output() noexcept {
@@ -259,6 +289,7 @@ class ChunkReader {
   const ChunkPlan& plan_;
   ReadScratch<Acc> s_;
   PackedBand<Acc> band_;
+  RowFetcher next_rows_;
 
   // The chunk that is being read.
   Chunk chunk_;

@@ -78,7 +78,8 @@ class SharedChunks {
       if (count == 0) return;
       for (Index i = 0; i < count; ++i) {
         reader.load_band(entries[i].chunk);
-        reader.read(entries[i].chunk, entries[i].gates, entries[i].slots);
+        reader.read(entries[i].chunk, entries[i].gates, entries[i].slots,
+                    i + 1 < count ? entries[i + 1].chunk : Chunk{});
       }
       if (unread_.fetch_sub(1, std::memory_order_acq_rel) == 1)
         call_.template remember_newest<Arch>(s.of_chunk.retention, s.of_chunk.write);

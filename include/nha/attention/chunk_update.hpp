@@ -29,9 +29,11 @@ class ChunkUpdate {
       : call_(call), s_(scratch) {}
 
   /// Slots and mass after the chunk, `to`, of those before it, `from`, which may be the same. Row i
-  /// of `values` is that of the first entering token plus i, [., value_dim] of the plan.
+  /// of `values` is that of the first entering token plus i, [., value_dim] of the plan. aside() is
+  /// called between the tiles of the products.
+  template <class Aside = NothingAside>
   void run(const Chunk& chunk, const EnteringGates<Acc>& gates, const RightOperand<Acc>& values,
-           const SlotView& from, const SlotView& to) const noexcept {
+           const SlotView& from, const SlotView& to, Aside&& aside = {}) const noexcept {
     const ChunkPlan& plan = call_.plan;
     const Index depth = gates.count - gates.first;
     if (depth == 0) {
@@ -47,11 +49,11 @@ class ChunkUpdate {
     // keys^T [Dk, M] <- keys^T . total + entering^T [Dk, n] strength [n, M]
     gemm<Arch>(plan.key_dim, plan.slots, depth, Transposed<Acc>{s_.entering_keys, key_stride},
                row_major(strength, plan.slots), to.key, to.key_stride(),
-               ScaleColumns<Acc>{s_.total, from.key, from.key_stride()});
+               ScaleColumns<Acc>{s_.total, from.key, from.key_stride()}, aside);
     // values [M, Dv] <- total . values + strength^T [M, n] values [n, Dv]
     gemm<Arch>(from.slots, plan.value_dim, depth, Transposed<Acc>{strength, plan.slots}, values,
                to.value, to.value_stride(),
-               ScaleRows<Acc>{s_.total, from.value, from.value_stride()});
+               ScaleRows<Acc>{s_.total, from.value, from.value_stride()}, aside);
     const Acc* mass = from.mass;
     for (Index i = gates.first; i < gates.count; ++i, mass = to.mass)
       for (Index m = 0; m < plan.slots; ++m)

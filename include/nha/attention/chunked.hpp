@@ -47,9 +47,11 @@ void run_chunks(const Call& call, typename Call::State& state,
     EnteringGates<Acc> gates = {};
     if (call.slots_are_written(chunk))
       gates = call.template entering_gates<Arch>(chunk, s.retention, s.write);
-    reader.read(chunk, gates, call.slots);
+    const Chunk next = chunk.end() < call.end ? call.chunk_at(chunk.end()) : Chunk{};
+    reader.read(chunk, gates, call.slots, next);
     if (call.slots_are_written(chunk))
-      update.run(chunk, gates, reader.entering_values(chunk), call.slots, call.slots);
+      update.run(chunk, gates, reader.entering_values(chunk), call.slots, call.slots,
+                 reader.next_rows());
     call.template leave_slots<Arch>(state, chunk.end(), call.slots);
   }
   call.template remember_newest<Arch>(s.retention, s.write);

@@ -115,8 +115,10 @@ class SlotBackward {
       s_.d_mass[at + m] -= weights[m] * (d_weights[m] - d_share) * s_.inverse_mass[at + m];
   }
   /// Back through the chunk, with the weights on the slots in the front of scores and d_logits in
-  /// that of d_scores. Adds to the gradients of the band's values.
-  void run(const SlotView& slots, const BackwardBand<Acc>& band) noexcept {
+  /// that of d_scores. Adds to the gradients of the band's values. aside() is called between the
+  /// tiles of the products.
+  template <class Aside = NothingAside>
+  void run(const SlotView& slots, const BackwardBand<Acc>& band, Aside&& aside = {}) noexcept {
     const Index stride = plan_.row_stride();
     const Index pair_stride = padded(plan_.chunk);
     if (by_mass_) d_products();
@@ -136,10 +138,11 @@ class SlotBackward {
     const auto d_output = row_major<Acc>(s_.d_output, plan_.value_dim);
     // d_query = d_logits * keys
     gemm<Arch>(rows_.rows(), key_stride_, slots.slots, Rows<Acc>{s_.d_scores, stride},
-               row_major<Acc>(s_.slot_keys, key_stride_), s_.d_query, key_stride_, StartAtZero());
+               row_major<Acc>(s_.slot_keys, key_stride_), s_.d_query, key_stride_, StartAtZero(),
+               aside);
     gemm<Arch>(rows_.rows(), key_stride_, entering, Rows<Acc>{s_.key_weights + first, pair_stride},
                row_major<Acc>(s_.entering_keys + first * key_stride_, key_stride_), s_.d_query,
-               key_stride_, Accumulate());
+               key_stride_, Accumulate(), aside);
     for (Index row = 0; row < rows_.rows(); ++row)
       rows_.store(gradients_.q_slot, rows_.position(row), rows_.query_head(row),
                   s_.d_query + row * key_stride_, key_dim_, call_.scale);
@@ -147,16 +150,16 @@ class SlotBackward {
     const Rows<Acc> strength{s_.strength + first * plan_.slots, plan_.slots};
     gemm<Arch>(entering, key_stride_, slots.slots, strength,
                row_major<Acc>(s_.d_slot_keys, key_stride_), s_.d_entering_key, key_stride_,
-               StartAtZero());
+               StartAtZero(), aside);
     gemm<Arch>(entering, key_stride_, rows_.rows(),
                Transposed<Acc>{s_.key_weights + first, pair_stride}, q_slot, s_.d_entering_key,
-               key_stride_, Accumulate());
+               key_stride_, Accumulate(), aside);
     gemm<Arch>(entering, plan_.value_dim, slots.slots, strength,
                row_major<Acc>(s_.d_slot_values, plan_.value_dim), s_.d_entering_value,
-               plan_.value_dim, StartAtZero());
+               plan_.value_dim, StartAtZero(), aside);
     gemm<Arch>(entering, plan_.value_dim, rows_.rows(),
                Transposed<Acc>{s_.value_weights + first, pair_stride}, d_output,
-               s_.d_entering_value, plan_.value_dim, Accumulate());
+               s_.d_entering_value, plan_.value_dim, Accumulate(), aside);
     for (Index i = 0; i < entering; ++i) {
       const std::int64_t position = call_.entering(rows_.chunk, first + i);
       if (position < call_.start) continue;
@@ -168,10 +171,11 @@ class SlotBackward {
     }
     // The slots at the chunk's start.
     gemm<Arch>(slots.slots, key_stride_, rows_.rows(), Transposed<Acc>{s_.d_scores, stride}, q_slot,
-               s_.d_slot_keys, key_stride_, ScaleRows<Acc>{s_.total, s_.d_slot_keys, key_stride_});
+               s_.d_slot_keys, key_stride_, ScaleRows<Acc>{s_.total, s_.d_slot_keys, key_stride_},
+               aside);
     gemm<Arch>(slots.slots, plan_.value_dim, rows_.rows(), Transposed<Acc>{s_.scores, stride},
                d_output, s_.d_slot_values, plan_.value_dim,
-               ScaleRows<Acc>{s_.total, s_.d_slot_values, plan_.value_dim});
+               ScaleRows<Acc>{s_.total, s_.d_slot_values, plan_.value_dim}, aside);
   }
 
   /// Writes the gradients of the slots at the beginning of the call.

@@ -92,6 +92,11 @@ struct ScaleColumns {
   }
 };
 
+/// What is done between two tiles of a product, which hide it if it is little: here nothing.
+struct NothingAside {
+  NHA_INLINE void operator()() const noexcept {}
+};
+
 namespace detail {
 
 /// Tile of sums held in registers, by the number of them. 16 registers: 6 x 2 sums, 2 vectors of B,
@@ -153,11 +158,13 @@ NHA_INLINE void gemm_rows(Index height, Index row, Index column, Index depth, co
 }  // namespace detail
 
 /// C [rows, columns] = start(C) + A [rows, depth] * B [depth, columns]; columns is a multiple of
-/// kRowPadding, so B and C have padded rows. A is Rows or Transposed, start one of the above. No
-/// operand of the product may overlap C. Cost rows * columns * depth multiply-adds.
-template <class Arch = simd::default_arch, class T, class Left, class Start>
+/// kRowPadding, so B and C have padded rows. A is Rows or Transposed, start one of the above;
+/// aside() is called after each tile. No operand of the product may overlap C. Cost rows * columns
+/// * depth multiply-adds.
+template <class Arch = simd::default_arch, class T, class Left, class Start,
+          class Aside = NothingAside>
 void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOperand<T>& b, T* c,
-          Index c_stride, const Start& start) noexcept {
+          Index c_stride, const Start& start, Aside&& aside = {}) noexcept {
   using Tile = detail::GemmTile<T, Arch>;
   constexpr Index kWidth = Tile::vectors * simd::lanes<T, Arch>;
   if (rows == 0) return;
@@ -169,6 +176,7 @@ void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOper
       detail::gemm_rows<Arch, Tile::rows, decltype(vectors)::value>(height, row, column, depth, a,
                                                                     b, c, c_stride, start);
       row += height;
+      aside();
     }
   };
   Index column = 0;
