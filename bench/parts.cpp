@@ -112,7 +112,7 @@ struct ChunkGates {
   nha::EnteringGates<float> view() const {
     return {retention.data(), write.data(), kSlots, 0, kTokens};
   }
-  /// Pairs (query, entering token, slot) with two multiply-adds each; those after the query's own
+  /// Pairs (query, entering token, slot) with three operations each; those after the query's own
   /// token do not count.
   static constexpr double kPairs = kTokens * (kTokens + 1) / 2 * kSlots;
 };

@@ -64,6 +64,12 @@
 #define NHA_DETAIL_BITS
 #endif
 
+#if defined(__F16C__)
+#define NHA_DETAIL_HALF _f16c
+#else
+#define NHA_DETAIL_HALF
+#endif
+
 #if defined(NHA_DISABLE_SIMD)
 #define NHA_DETAIL_SIMD _scalar
 #else
@@ -81,11 +87,12 @@
 // v<major>_<minor>
 #define NHA_DETAIL_VERSION \
   NHA_DETAIL_CAT(NHA_DETAIL_CAT(v, NHA_VERSION_MAJOR), NHA_DETAIL_CAT(_, NHA_VERSION_MINOR))
-// v<major>_<minor>_<vector>[_fma][_bmi2][_scalar][_abort]
-#define NHA_DETAIL_ISA                                                                         \
-  NHA_DETAIL_CAT(                                                                              \
-      NHA_DETAIL_CAT(NHA_DETAIL_CAT(NHA_DETAIL_VERSION, NHA_DETAIL_CAT(_, NHA_DETAIL_VECTOR)), \
-                     NHA_DETAIL_CAT(NHA_DETAIL_FMA, NHA_DETAIL_BITS)),                         \
+// v<major>_<minor>_<vector>[_fma][_bmi2][_f16c][_scalar][_abort]
+#define NHA_DETAIL_ISA                                                                       \
+  NHA_DETAIL_CAT(                                                                            \
+      NHA_DETAIL_CAT(                                                                        \
+          NHA_DETAIL_CAT(NHA_DETAIL_VERSION, NHA_DETAIL_CAT(_, NHA_DETAIL_VECTOR)),          \
+          NHA_DETAIL_CAT(NHA_DETAIL_FMA, NHA_DETAIL_CAT(NHA_DETAIL_BITS, NHA_DETAIL_HALF))), \
       NHA_DETAIL_CAT(NHA_DETAIL_SIMD, NHA_DETAIL_THROW))
 
 #define NHA_NAMESPACE_BEGIN \

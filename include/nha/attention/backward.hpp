@@ -177,7 +177,7 @@ inline void check_backward_options(const BackwardOptions& options) {
 
 /// Bytes of workspace that backward() needs for at most `tokens` tokens of a sequence, whatever the
 /// state has seen. For each worker a copy of the slots of a head, about M (Dk + Dv + 1) numbers,
-/// for every 16 chunks of tokens (chunks are of 8 to 32) and 16 more, 16 bytes for each chunk, and
+/// for every 16 chunks of tokens (chunks are of 8 to 64) and 16 more, 16 bytes for each chunk, and
 /// scratch that does not grow with the tokens beyond a few windows.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
@@ -187,7 +187,9 @@ std::size_t backward_workspace_bytes(
     Index tokens, const BackwardOptions& options = {}, Index workers = 1) {
   using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
   detail::check_workspace_arguments(state.shape(), query_heads, workers);
-  check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
+  constexpr Index kMostTokens = Index{1} << 40;
+  check_argument(tokens >= 0 && tokens <= kMostTokens, "tokens is ", tokens, "; expected 0 to ",
+                 kMostTokens);
   detail::check_backward_options(options);
   std::size_t most = 0;
   for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})

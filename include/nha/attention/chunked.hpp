@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The chunkwise parallel algorithm: many tokens of one key/value head, by matrix products.
 //
-// A chunk is a few tokens (8 to 32, see chunk_plan.hpp) and the queries of all heads of the group.
+// A chunk is a few tokens (8 to 64, see chunk_plan.hpp) and the queries of all heads of the group.
 // For each chunk:
 //   slots    logits of the queries against the slots as of the chunk's start, one product, then
 //            moved on to each query's own time inside the chunk (cpu/decay.hpp);

@@ -34,6 +34,7 @@ std::size_t prefill_workspace_bytes(
   detail::check_workspace_arguments(state.shape(), query_heads, workers);
   check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
   check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
+  tokens = std::min(tokens, Index{1} << 40);  // more need no more, and sums stay in range
   // Either a window is as full as it gets, or it is as full as it may be for short chunks.
   std::size_t most = 0;
   for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})

@@ -97,8 +97,12 @@ class RecurrentHead {
     SectionCursor cursor(scratch);
     s_ = RecurrentScratch<Acc>::take(cursor, state.shape(), options_.window, group_);
     if (state.bytes() > kFetchedBytes) {
-      slot_values_ahead_ = memory_.slots.value;
-      window_values_ahead_ = memory_.window.value;
+      // As much is fetched as the keys are long, so the values must not be shorter.
+      const auto& slots = memory_.slots;
+      if (slots.slots * slots.value_stride() >= slots.key_dim * slots.key_stride())
+        slot_values_ahead_ = slots.value;
+      const auto& window = memory_.window;
+      if (window.value_stride() >= window.key_stride()) window_values_ahead_ = window.value;
     }
   }
 

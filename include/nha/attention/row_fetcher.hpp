@@ -50,6 +50,8 @@ class RowFetcher {
     for (int i = 0; i < rows_a_call_; ++i)
       take_row([](const std::byte* row, Index bytes) __attribute__((always_inline)) {
         for (Index at = 0; at < bytes; at += kLineBytes) __builtin_prefetch(row + at);
+        // A row that begins inside a line ends in one more.
+        __builtin_prefetch(row + bytes - 1);
       });
   }
   /// Calls f(row, bytes) with the next row, if one is left; returns whether.

@@ -6,8 +6,8 @@
 // factor for i and one for j turns the sum into a matrix product but overflows for fast gates. Both
 // functions below instead walk the chunk with Horner's rule, one multiplication by the retention of
 // each token, so a factor is a product of numbers in [0, 1] and no gate is too fast or too slow.
-// The chunk is short (8 to 32 tokens) and only pairs j <= i are touched: half of what the product
-// does.
+// The chunk is short (see chunk_plan.hpp) and only pairs j <= i are touched: half of what the
+// product does.
 #pragma once
 
 #include <nha/config.hpp>

@@ -92,7 +92,8 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
 
 /// Logits [queries, padded(M)] of queries [queries, padded(Dk)] against the slot keys, after the
 /// token has entered them (null: none does): key <- retention . key + write (x) token key.
-/// `ahead`, as long as the keys, is fetched.
+/// Where a token enters, the numbers from `ahead` on, at least as many as those of the keys, are
+/// fetched meanwhile.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
 void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
                  const EnteringToken<accumulate_t<T>>* token, Index queries,
@@ -208,7 +209,8 @@ void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
 }
 
 /// Logits [queries, visible] of queries [queries, padded(Dk)] against the window's tokens from
-/// `oldest` on. `ahead`, as long as the window's keys, is fetched.
+/// `oldest` on. As many of the numbers from `ahead` on are fetched meanwhile, and from the same
+/// places; there are at least as many as in the window's keys.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim>
 void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int64_t oldest,
                   Index visible, Index queries, QueryRows<const accumulate_t<T>> query,
@@ -218,7 +220,7 @@ void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int
   constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const Index stride = window.key_stride();
   const auto block = [&](const T* key, Index count, Index index) __attribute__((always_inline)) {
-    for (Index i = 0; i < kLanes * stride; i += detail::kLine<T>)
+    for (Index i = 0; i < count * stride; i += detail::kLine<T>)
       detail::fetch<1>(ahead, key - window.key + i);
     for (Index g = 0; g < queries; ++g) {
       V sum[kLanes];

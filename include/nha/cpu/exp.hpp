@@ -21,7 +21,7 @@ struct ExpConstants;
 
 template <>
 struct ExpConstants<float> {
-  using Bits = std::int32_t;
+  using Bits = std::uint32_t;
   static constexpr int kFractionBits = 23;
   static constexpr Bits kBias = 127;
   static constexpr float kLog2e = 1.44269504f;
@@ -38,7 +38,7 @@ struct ExpConstants<float> {
 
 template <>
 struct ExpConstants<double> {
-  using Bits = std::int64_t;
+  using Bits = std::uint64_t;
   static constexpr int kFractionBits = 52;
   static constexpr Bits kBias = 1023;
   static constexpr double kLog2e = 1.4426950408889634074;
