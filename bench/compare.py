@@ -8,7 +8,7 @@
 Builds nha_bench of both in a temporary folder, runs them in turn several times, and prints for each
 benchmark both have the median of the ratios of neighbouring runs (after / before: below 1 is faster)
 and the spread of these ratios. Exits with 1 if a benchmark has become slower by more than --worse in
-every pair of runs.
+every pair of runs, or gives no time any more: because its results are wrong, or it is gone.
 """
 import argparse
 import json
@@ -22,7 +22,7 @@ import tempfile
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Names end in /iterations:1/manual_time, those of peers in /peer:NAME before it.
-OURS = "^(prefill|full_window|decode)/.*(gates:[a-z]*|T:[0-9]*|F32|BF16|F16)/iterations"
+OURS = "^(prefill|full_window|decode|backward)/.*(gates:[a-z]*|T:[0-9]*|F32|BF16|F16)/iterations"
 
 
 def run(command, **options):
@@ -39,8 +39,8 @@ def build(source, build_folder, cmake_options):
 
 
 def measure(program, pattern, rounds, result):
-    """Runs the benchmarks; returns {name: microseconds}."""
-    run([program, f"--benchmark_filter={pattern}", f"--rounds={rounds}",
+    """Runs the benchmarks; returns {name: microseconds} of those whose results are right."""
+    subprocess.run([program, f"--benchmark_filter={pattern}", f"--rounds={rounds}",
          f"--benchmark_out={result}", "--benchmark_out_format=json"],
         stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     times = {}
@@ -59,7 +59,7 @@ def main():
     parser.add_argument("after", nargs="?", help="a git revision; left out: the working tree")
     parser.add_argument("--filter", default=OURS,
                         help="benchmarks to run, a regular expression (default: prefill, full "
-                        "window and decode without the peers)")
+                        "window, decode and backward without the peers)")
     parser.add_argument("--runs", type=int, default=5, help="of each program, in turn (default 5)")
     parser.add_argument("--rounds", type=int, default=7, help="of each benchmark in a run")
     parser.add_argument("--worse", type=float, default=0.05, help="what counts as slower (0.05)")
@@ -82,10 +82,11 @@ def main():
                           arguments.cmake),
                     build(checked_out(arguments.after, "after"), scratch / "build_after",
                           arguments.cmake)]
-        ratios, last = {}, {}
+        ratios, last, lost = {}, {}, set()
         for _ in range(arguments.runs):
             before, after = (measure(program, arguments.filter, arguments.rounds,
                                      scratch / "result.json") for program in programs)
+            lost |= before.keys() - after.keys()
             for name in before.keys() & after.keys():
                 ratios.setdefault(name, []).append(after[name] / before[name])
                 last[name] = (before[name], after[name])
@@ -107,6 +108,8 @@ def main():
             slower.append(name)
     everything = [statistics.median(values) for values in ratios.values()]
     print(f"geometric mean of the ratios: {statistics.geometric_mean(everything):.3f}")
+    if lost:
+        sys.exit("no time any more: " + ", ".join(sorted(lost)))
     if slower:
         sys.exit("slower in every run: " + ", ".join(sorted(slower)))
 

@@ -32,7 +32,8 @@ void decode(benchmark::State& state, const DecodeSize& size) {
       {.operations = size.operations() * size.query_tokens(),
        .tokens = size.query_tokens(),
        .bytes = size.template bytes<T, SlotScalar>(),
-       .written = size.template written<SlotScalar>()},
+       .written = size.template written<SlotScalar>(),
+       .footprint = static_cast<double>(problem.state.bytes())},
       [&] { problem.run(); }, competitors);
   state.counters["state_bytes"] = static_cast<double>(problem.state.bytes());
 }

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // nha_bench: every benchmark of the library in one program. Beside the flags of Google Benchmark it
-// takes --rounds=N, how often each benchmark measures (15).
+// takes --rounds=N, how often each benchmark measures (15). Exits with 1 if a result was wrong.
 #include <benchmark/benchmark.h>
 #include <nha/cpu/simd.hpp>
 #include <nha/version.hpp>
@@ -11,6 +11,7 @@
 #include <string>
 #include <type_traits>
 
+#include "support/check.hpp"
 #include "support/measure.hpp"
 #include "support/registry.hpp"
 
@@ -69,5 +70,5 @@ int main(int argc, char** argv) {
   for (void (*add)() : nha_bench::groups()) add();
   benchmark::RunSpecifiedBenchmarks();
   benchmark::Shutdown();
-  return 0;
+  return nha_bench::differences() == 0 ? 0 : 1;
 }

@@ -14,6 +14,7 @@ import plot
 # Counters worth a column, where a group has them, and how they are written.
 COLUMNS = {"ns/token": "{:.0f}", "of_peak": "{:.0%}", "GFLOP/s": "{:.1f}", "GB/s": "{:.1f}",
            "read_GB/s": "{:.1f}", "half_written_GB/s": "{:.1f}", "all_written_GB/s": "{:.1f}",
+           "over_G:1": "{:.2f}", "over_T:2048": "{:.2f}",
            "of_bandwidth": "{:.2f}", "of_traffic": "{:.2f}", "ours/float32": "{:.2f}",
            "backward/forward": "{:.2f}", "speedup": "{:.2f}", "peak_speedup": "{:.2f}",
            "ours/reference": "{:.2f}", "ours/xsimd": "{:.2f}", "odd/even": "{:.2f}",
@@ -77,7 +78,9 @@ def main():
                                      formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("results", nargs="+", help="JSON from --benchmark_out")
     benchmarks, contexts = plot.read(parser.parse_args().results)
-    print(f"{plot.describe(contexts[0])}\n")
+    peers = {n: v for c in contexts for n, v in c.items() if n.startswith("peer ") or n == "torch"}
+    print("; ".join([plot.describe(contexts[0])] +
+                    [f"{name.removeprefix('peer ')} {peers[name]}" for name in sorted(peers)]) + "\n")
     groups = {}
     for b in benchmarks:
         groups.setdefault(b.group, []).append(b)

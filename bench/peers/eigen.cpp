@@ -63,6 +63,9 @@ class EigenDecode {
 };
 
 const Group group([] {
+  add_version("eigen", std::to_string(EIGEN_WORLD_VERSION) + "." +
+                           std::to_string(EIGEN_MAJOR_VERSION) + "." +
+                           std::to_string(EIGEN_MINOR_VERSION));
   add_matrix_peer<EigenProducts>("eigen");
   add_decode_peer<EigenDecode>("eigen");
 });

@@ -154,6 +154,7 @@ void add(const std::string& name, const PrefillSize& size, Index block) {
 }
 
 const Group group([] {
+  add_version("ggml", ggml_version());
   ggml_cpu_init();
   for (Index dim : {64, 128}) {
     for (Index tokens : {2048, 8192, 32768}) {

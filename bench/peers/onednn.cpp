@@ -77,6 +77,9 @@ class DnnlProducts {
 };
 
 const Group group([] {
+  const dnnl_version_t& version = *dnnl_version();
+  add_version("onednn", std::to_string(version.major) + "." + std::to_string(version.minor) + "." +
+                            std::to_string(version.patch));
   omp_set_num_threads(1);
   add_matrix_peer<DnnlProducts>("onednn");
 });

@@ -20,6 +20,7 @@ struct BlasProducts {
 };
 
 const Group group([] {
+  add_version("openblas", openblas_get_config());
   openblas_set_num_threads(1);
   add_matrix_peer<BlasProducts>("openblas");
 });

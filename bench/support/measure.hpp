@@ -2,10 +2,11 @@
 // How a benchmark runs.
 //
 // Machines are shared and their clocks move, so a time alone says little. Each benchmark is one
-// Google Benchmark iteration made of rounds; a round takes the thread CPU time of the work and,
-// right before and after it, of the register-only loop (peak.hpp) and where asked of a buffer of
-// the same size (bandwidth.hpp) and of a competitor. What is reported are medians over the rounds:
-// of the time, and of each ratio taken inside one round.
+// Google Benchmark iteration made of rounds; a round takes the thread CPU time of the work, of the
+// register-only loop (peak.hpp) right before and after it, and where asked of a buffer of the same
+// size (bandwidth.hpp) and of competitors, these before the work in one round and after it in the
+// next. What is reported are medians over the rounds: of the time, and of each ratio taken inside
+// one round.
 #pragma once
 
 #include <benchmark/benchmark.h>
@@ -49,13 +50,16 @@ struct Work {
   /// the rate of a sum) and of_traffic (over the rate of a loop that reads and writes as much).
   double bytes = 0;
   double written = 0;
+  /// Bytes that these lie among, so that the loops find theirs in the same level of memory.
+  double footprint = 0;
 };
 
 /// Something to measure beside the work, in every round. The counter `name` is the median of the
-/// work's time over the competitor's.
+/// work's time over the competitor's, times `scale`, where they do unlike amounts.
 struct Competitor {
   std::string name;
   Task run;
+  double scale = 1;
 };
 
 /// Calls of a task that are timed together.
@@ -86,7 +90,7 @@ inline void measure(benchmark::State& state, const Work& work, Task run,
   std::vector<Timed> others;
   for (const Competitor& competitor : competitors) others.emplace_back(competitor.run);
   std::optional<Bandwidth> bandwidth;
-  if (work.bytes > 0) bandwidth.emplace(work.bytes, work.written);
+  if (work.bytes > 0) bandwidth.emplace(work.footprint, work.footprint * work.written / work.bytes);
 
   const auto count = static_cast<std::size_t>(rounds());
   std::vector<double> times(count), of_peak(count), of_bandwidth(count), of_traffic(count);
@@ -95,6 +99,12 @@ inline void measure(benchmark::State& state, const Work& work, Task run,
     for (std::size_t round = 0; round < count; ++round) {
       const double read_rate = bandwidth ? bandwidth->read_rate() : 0;
       const double update_rate = bandwidth ? bandwidth->update_rate() : 0;
+      std::vector<double> theirs(others.size());
+      const auto compete = [&] {
+        for (std::size_t i = 0; i < others.size(); ++i)
+          theirs[i] = others[i].seconds(thread_seconds);
+      };
+      if (round % 2 == 1) compete();
       const double before = peak_rate();
       const double time = timed.seconds(thread_seconds);
       const double peak = (before + peak_rate()) / 2;
@@ -104,8 +114,9 @@ inline void measure(benchmark::State& state, const Work& work, Task run,
         of_bandwidth[round] = work.bytes / time / read_rate;
         of_traffic[round] = work.bytes / time / update_rate;
       }
+      if (round % 2 == 0) compete();
       for (std::size_t i = 0; i < others.size(); ++i)
-        ratios[i][round] = time / others[i].seconds(thread_seconds);
+        ratios[i][round] = competitors[i].scale * time / theirs[i];
     }
     state.SetIterationTime(median(times));
   }

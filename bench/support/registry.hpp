@@ -20,6 +20,11 @@ struct Group {
   explicit Group(void (*add)()) { groups().push_back(add); }
 };
 
+/// Says with the results which version of a peer they are of.
+inline void add_version(const std::string& peer, const std::string& version) {
+  benchmark::AddCustomContext("peer " + peer, version);
+}
+
 /// Adds one benchmark, body(benchmark::State&), which calls measure().
 template <class Body>
 void add_benchmark(const std::string& name, Body body) {
