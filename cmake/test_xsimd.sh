@@ -6,7 +6,9 @@ set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 headers=$(bash cmake/xsimd_headers.sh "${1:?usage: $0 FOLDER|URL [PRESET...]}")
 shift
-[ $# -gt 0 ] || set -- no-exceptions sse2 neon
+[ $# -gt 0 ] || set -- release sse2 neon
+bash cmake/install_packages.sh g++ cmake ninja-build libeigen3-dev nlohmann-json3-dev libgtest-dev \
+  libbenchmark-dev g++-aarch64-linux-gnu qemu-user-static googletest
 status=0
 for preset in "$@"; do
   build=build/$preset-xsimd

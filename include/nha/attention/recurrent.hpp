@@ -38,6 +38,7 @@ struct RecurrentScratch {
   Acc* key;           // [padded(key_dim)]: the key that enters the slots
   Acc* value;         // [padded(value_dim)]: its value
   Acc* inverse_mass;  // [padded(slots)]; mass_corrected only
+  Acc* log_mass;      // [padded(slots)]
 
   static RecurrentScratch take(SectionCursor& cursor, const AttentionShape& shape, Index window,
                                Index group) noexcept {
@@ -51,6 +52,7 @@ struct RecurrentScratch {
     s.key = cursor.take<Acc>(padded(shape.key_dim));
     s.value = cursor.take<Acc>(padded(shape.value_dim));
     s.inverse_mass = cursor.take<Acc>(padded(shape.slots));
+    s.log_mass = cursor.take<Acc>(padded(shape.slots));
     return s;
   }
   static std::size_t bytes(const AttentionShape& shape, Index window, Index group) noexcept {
@@ -216,14 +218,16 @@ class RecurrentHead {
     const bool take_part = initial_slots_ || enters || empty_slots_ == EmptySlots::participate;
     const bool by_mass = empty_slots_ == EmptySlots::mass_corrected;
     if (by_mass)
-      for (Index m = 0; m < slots.slots; ++m)
-        s_.inverse_mass[m] = slots.mass[m] > 0 ? Acc{1} / slots.mass[m] : Acc{0};
+      for (Index m = 0; m < slots.slots; ++m) {
+        const bool live = slots.mass[m] > 0;
+        s_.inverse_mass[m] = live ? Acc{1} / slots.mass[m] : Acc{0};
+        s_.log_mass[m] = live ? std::log(slots.mass[m]) : -kInfinity<Acc>;
+      }
     for (Index g = 0; g < group_; ++g) {
       Acc* logits = s_.logits + g * logit_stride();
       if (by_mass)
         for (Index m = 0; m < slots.slots; ++m)
-          logits[m] = slots.mass[m] > 0 ? logits[m] * s_.inverse_mass[m] + std::log(slots.mass[m])
-                                        : -kInfinity<Acc>;
+          logits[m] = logits[m] * s_.inverse_mass[m] + s_.log_mass[m];
       std::fill(logits + (take_part ? Index{slots.slots} : 0), logits + padded_slots(),
                 -kInfinity<Acc>);
     }
