@@ -66,11 +66,10 @@ NHA_INLINE void with_count(Index count, F&& f) noexcept {
 /// Calls f(rows, vectors, first query, first column), the counts constants, for tiles that cover
 /// `queries` rows of `columns` numbers, a multiple of kRowPadding. A tile's sums fit in registers.
 /// All queries of some columns come before the next columns, so that the later ones find what the
-/// first has read in the nearest cache.
-template <class Acc, class Arch, class F>
+/// first has read in the nearest cache. Wide: vectors of the widest tiles.
+template <class Acc, class Arch, int Wide = 4, class F>
 NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
   constexpr Index kLanes = simd::lanes<Acc, Arch>;
-  constexpr int kWide = 4;
   constexpr int kNarrow = static_cast<int>(std::min<Index>(2, kRowPadding / kLanes));
   constexpr int kRows = 4;
   // With 16 registers a wide tile has room for the sums of one query only.
@@ -82,8 +81,8 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
   };
   Index column = 0;
   if (queries <= kWideRows || kWideRows == kRows)
-    for (; column + kWide * kLanes <= columns; column += kWide * kLanes)
-      sweep(std::integral_constant<int, kWideRows>(), std::integral_constant<int, kWide>(), column);
+    for (; column + Wide * kLanes <= columns; column += Wide * kLanes)
+      sweep(std::integral_constant<int, kWideRows>(), std::integral_constant<int, Wide>(), column);
   for (; column < columns; column += kNarrow * kLanes)
     sweep(std::integral_constant<int, kRows>(), std::integral_constant<int, kNarrow>(), column);
 }
@@ -260,7 +259,8 @@ void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int6
   using V = simd::vec<Acc, Arch>;
   const Index stride = window.value_stride();
   window.for_runs(oldest, visible, [&](Index index, const T*, const T* value, Index count) {
-    detail::for_decode_tiles<Acc, Arch>(
+    // Nothing but the sums takes registers: enough of them that none waits for itself.
+    detail::for_decode_tiles<Acc, Arch, simd::registers >= 32 ? 4 : 8>(
         queries, stride,
         [&](auto rows, auto vectors, Index first, Index column) __attribute__((always_inline)) {
           constexpr int kRows = decltype(rows)::value;
