@@ -77,10 +77,12 @@ clock: sync=none, time0=1700000000
 log: bochs.log
 panic: action=fatal
 EOF
-# Debian's bochs is its debugger, which waits for a command, and draws on a terminal.
+# Debian's bochs is its debugger, which waits for a command, and draws on a terminal: the one that script
+# makes. Once its input has ended script no longer reads what is drawn, and bochs waits for ever.
 echo c >commands.txt
-TERM=xterm timeout "${NHA_BOCHS_SECONDS:-7200}" \
-  script -qefc "bochs-bin -q -f bochsrc -rc commands.txt" terminal.txt </dev/null >/dev/null || true
+seconds=${NHA_BOCHS_SECONDS:-7200}
+TERM=xterm timeout "$seconds" script -qefc "bochs-bin -q -f bochsrc -rc commands.txt" terminal.txt \
+  < <(exec sleep "$seconds") >/dev/null || true
 tr -d '\r' <serial.txt | sed -n '/^====/,$p'
 
 programs=$(ls root/bin/nha_*_tests | wc -l)
