@@ -83,6 +83,7 @@ echo c >commands.txt
 seconds=${NHA_BOCHS_SECONDS:-7200}
 TERM=xterm timeout "$seconds" script -qefc "bochs-bin -q -f bochsrc -rc commands.txt" terminal.txt \
   < <(exec sleep "$seconds") >/dev/null || true
+kill $! 2>/dev/null || true
 tr -d '\r' <serial.txt | sed -n '/^====/,$p'
 
 programs=$(ls root/bin/nha_*_tests | wc -l)
