@@ -205,6 +205,31 @@ TEST(Backward, NeedsNoMoreThanTheWorkspaceItSays) {
   EXPECT_EQ(workspace.bytes(), bytes);
 }
 
+TEST(Backward, ItsWorkspaceIsEnoughForFewerTokensAndAnyPast) {
+  using Call = nha::detail::ChunkCall<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
+  // Many slots: shorter chunks, of which more copies are kept, may need more than longer windows.
+  const nha::AttentionShape shape{.key_dim = 64, .value_dim = 64, .slots = 1024};
+  constexpr Index kFar = nha::detail::kFarNumbers / 128;
+  for (const Index window : {200, 513, 2049, 5000}) {
+    const AttentionState<float> state(shape, {.window = window, .slot_delay = 0});
+    for (const Index group : {1, 3, 5})
+      for (const Index tokens : {1, 40, 513, 1750, 2600}) {
+        const std::size_t stated = nha::backward_workspace_bytes(state, group, tokens);
+        std::size_t most = 0;
+        for (const Index count : {tokens, tokens / 2, std::min<Index>(tokens, 512)})
+          for (const Index reach : {Index{1}, nha::detail::kLongWindow, kFar, window})
+            for (Index past = reach - count - 2; past <= reach - count + 2; ++past) {
+              const std::size_t needed = nha::detail::backward_bytes<nha::simd::default_arch, Call>(
+                  state, group, count, std::max<Index>(past, 0), {});
+              EXPECT_LE(needed, stated) << "window " << window << ", " << group << " heads, "
+                                        << tokens << " tokens, " << count << " after " << past;
+              most = std::max(most, needed);
+            }
+        EXPECT_EQ(most, stated);
+      }
+  }
+}
+
 TEST(Backward, RefusesWhatDoesNotFit) {
   const RandomCase<float> c({.tokens = 4});
   const AttentionState<float> state(c.attention_shape(), {.window = 10});
