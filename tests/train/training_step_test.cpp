@@ -144,6 +144,15 @@ TEST(TrainingStep, DerivativesOfTheSmallestBatches) {
   one.targets(0, 0) = 4;
   expect_gradient_of_all(one);
 }
+TEST(TrainingStep, WindowsOfAStepReplaceThoseOfTheModelsHeads) {
+  nha::LayerOptions layer = nha::nha_v1(3);
+  const StepProblem<double> plain{.options = nha_test::small_model(layer), .tokens = 20};
+  layer.attention.head_windows = {2, 1 << 20};
+  const StepProblem<double> heads{.options = nha_test::small_model(layer), .tokens = 20};
+  EXPECT_EQ(heads.evaluate({.windows = {3}}).cross_entropy, plain.evaluate({}).cross_entropy);
+  EXPECT_NE(heads.evaluate({}).cross_entropy, plain.evaluate({}).cross_entropy);
+  expect_gradient_of_all(heads);
+}
 TEST(TrainingStep, DerivativesWithoutSlotsAndWithATiedHead) {
   nha::ModelOptions options = nha_test::small_model(nha::nha_v1(3));
   options.shape.slots = 0;

@@ -78,6 +78,24 @@ TEST_F(TrainingWorkspaceTest, WindowsAreNoLongerThanTheTokens) {
   prepare(2, 2, false);
   EXPECT_EQ(window(0, 0), 3);
 }
+TEST_F(TrainingWorkspaceTest, WindowsOfHeadsAreNoLongerThanTheTokensEither) {
+  options.layer.attention.head_windows = {2, 1 << 20};
+  model = nha_test::random_model<float>(options);
+  const auto heads = [&](Index layer) {
+    return workspace.shares().front().state->layer(layer).attention().options().head_windows;
+  };
+  prepare(2, 2, false);
+  for (const Index layer : {0, 1}) EXPECT_EQ(heads(layer), (std::vector<Index>{2, kLength}));
+  // Windows that a step asks for are those of all heads.
+  prepare(2, 2, false, {5});
+  for (const Index layer : {0, 1}) EXPECT_TRUE(heads(layer).empty());
+  // A delay that no window may be shorter than.
+  options.layer.attention.slot_delay = 12;
+  options.layer.attention.head_windows = {12, 1 << 20};
+  model = nha_test::random_model<float>(options);
+  prepare(2, 2, false);
+  EXPECT_EQ(heads(0), (std::vector<Index>{12, 12}));
+}
 TEST_F(TrainingWorkspaceTest, AddsTheGradientsOfSharesInOrder) {
   prepare(4, 4, true);
   auto sum = nha::zero_weights<float>(options);

@@ -39,8 +39,8 @@ struct TrainingBatch {
 
 /// How a batch is learnt from.
 struct TrainingOptions {
-  /// W of each layer, or one for all; empty: what the model says. The same weights may see other
-  /// windows at every step.
+  /// W of each layer, or one for all, as ModelStateOptions::windows; empty: what the model says.
+  /// The same weights may see other windows at every step.
   std::vector<Index> windows = {};
   SlotShareLoss slot_share = {};
   /// Into how many shares of whole sequences a batch is cut, at most one for each sequence. The

@@ -4,6 +4,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/options.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
 #include <nha/layer/language_model.hpp>
@@ -120,20 +121,24 @@ class TrainingWorkspace {
   /// What shares were made for.
   struct Plan {
     ModelOptions model;
-    std::vector<Index> windows;
+    ModelStateOptions windows;  // and nothing else of the states
     Index sequences = 0, shares = 0;
     bool operator==(const Plan&) const = default;
   };
 
   /// The windows for sequences of `tokens` tokens: longer ones than that change nothing but the
   /// memory they take.
-  static std::vector<Index> shortened(const LanguageModel<T>& model,
-                                      const std::vector<Index>& windows, Index tokens) {
-    std::vector<Index> shortened;
+  static ModelStateOptions shortened(const LanguageModel<T>& model,
+                                     const std::vector<Index>& windows, Index tokens) {
+    ModelStateOptions shortened;
     for (Index n = 0; n < model.options().layers; ++n) {
-      const AttentionOptions layer =
-          layer_attention_options(model.options(), {.windows = windows}, n);
-      shortened.push_back(std::min(layer.window, std::max(tokens, layer.slot_delay.value_or(0))));
+      AttentionOptions layer = layer_attention_options(model.options(), {.windows = windows}, n);
+      const Index most = std::max(tokens, layer.slot_delay.value_or(0));
+      shortened.windows.push_back(std::min(layer.window, most));
+      if (layer.head_windows.empty()) continue;
+      for (Index& window : layer.head_windows) window = std::min(window, most);
+      shortened.head_windows.resize(static_cast<std::size_t>(model.options().layers));
+      shortened.head_windows[static_cast<std::size_t>(n)] = std::move(layer.head_windows);
     }
     return shortened;
   }
@@ -148,7 +153,9 @@ class TrainingWorkspace {
       share.parameters.clear();  // the gradients may have moved
       share.first = plan.sequences * n / plan.shares;
       share.count = plan.sequences * (n + 1) / plan.shares - share.first;
-      share.state = model.make_state({.batch = share.count, .windows = plan.windows});
+      ModelStateOptions options = plan.windows;
+      options.batch = share.count;
+      share.state = model.make_state(options);
     }
     plan_ = std::move(plan);
   }
