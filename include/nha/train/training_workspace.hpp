@@ -22,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -65,7 +66,7 @@ class TrainingWorkspace {
     CrossEntropy cross_entropy = {};
     double slot_share = 0;
   };
-  /// What a thread works with.
+  /// What a task works with.
   struct Worker {
     LanguageModelTape<T> tape;
     Workspace cross_entropy;
@@ -73,8 +74,8 @@ class TrainingWorkspace {
   };
 
   /// Cuts a batch, not an empty one, into at most `shares` shares and takes all memory that its
-  /// passes need: a tape and a head's block for each worker of the executor, of the largest share,
-  /// and gradients for each share but the first.
+  /// passes need: a tape and a head's block, of the largest share, for as many shares as `workers`
+  /// workers of an executor compute at once, and gradients for each share but the first.
   /// @throws ArgumentError if the number of windows is not that of the layers or one is out of
   /// range
   void prepare(const LanguageModel<T>& model, const Tokens& tokens,
@@ -91,8 +92,10 @@ class TrainingWorkspace {
     }
     const Share& largest = shares_.back();
     const Tokens most = tokens.template slice<0>(largest.first, largest.count);
-    workers_.resize(std::max(workers_.size(), static_cast<std::size_t>(workers)));
-    for (Worker& worker : workers_) {
+    by_share_ = workers > count;
+    const auto at_once = static_cast<std::size_t>(std::min(workers, count));
+    if (workers_.size() < at_once) workers_.resize(at_once);
+    for (Worker& worker : std::span(workers_).first(at_once)) {
       worker.tape.reserve(model, most, *largest.state);
       worker.dx.reserve(static_cast<std::size_t>(most.size() * model.options().shape.hidden) *
                         sizeof(T));
@@ -115,7 +118,12 @@ class TrainingWorkspace {
   }
 
   std::vector<Share>& shares() noexcept { return shares_; }
-  std::vector<Worker>& workers() noexcept { return workers_; }
+  /// What the task of a share works with when a worker of the executor runs it. Where there are
+  /// more workers than shares each share has its own, for any of them may run it.
+  Worker& worker(Index share, Index worker) noexcept {
+    return workers_[static_cast<std::size_t>(by_share_ ? share : worker)];
+  }
+  const std::vector<Worker>& workers() const noexcept { return workers_; }
 
  private:
   /// What shares were made for.
@@ -162,6 +170,7 @@ class TrainingWorkspace {
 
   std::vector<Share> shares_;
   std::vector<Worker> workers_;
+  bool by_share_ = false;
   Plan plan_;
 };
 
