@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <random>
+#include <sstream>
 
 #include "support/architectures.hpp"
 #include "support/expect_error.hpp"
@@ -152,6 +155,49 @@ TEST(Backward, IsTheDefinitionForWindowsLongerThanABlock) {
 TEST(Backward, IsTheDefinitionForPackedSequences) {
   const CaseShape shape{.kv_heads = 2, .lengths = {0, 5, 33, 1, 17}};
   check_gradients_in_both(shape, {.window = 9});
+}
+
+TEST(Backward, IsTheDefinitionForRandomShapesAndOptions) {
+  for (std::uint32_t seed = 1; seed <= 60; ++seed) {
+    std::mt19937 random(seed);
+    const auto draw = [&](Index least, Index most) {
+      return least + static_cast<Index>(random() % static_cast<std::uint32_t>(most - least + 1));
+    };
+    CaseShape shape;
+    shape.tokens = draw(1, 60);
+    shape.kv_heads = draw(1, 2);
+    shape.group = draw(1, 3);
+    shape.key_dim = draw(1, 20);
+    shape.value_dim = draw(1, 20);
+    shape.slots = draw(0, 20);
+    shape.gates = static_cast<Gates>(draw(0, 3));
+    shape.explicit_write = draw(0, 1) == 1;
+    nha::AttentionOptions options;
+    options.window = draw(0, 40);
+    if (draw(0, 3) > 0) options.slot_delay = draw(0, options.window);
+    options.empty_slots = static_cast<EmptySlots>(draw(0, 2));
+    const Index past = draw(0, 1) * draw(0, 50);
+    const Index max_rollback = draw(0, 1) * draw(0, 30);
+    const Index chunk = draw(0, 32);
+    std::ostringstream drawn;
+    drawn << "seed " << seed << ": " << shape.tokens << " tokens after " << past << ", chunk "
+          << chunk << ", " << shape.kv_heads << " x " << shape.group << " heads, dims "
+          << shape.key_dim << " and " << shape.value_dim << ", " << shape.slots << " slots, window "
+          << options.window << ", delay " << options.slot_delay.value_or(-1) << ", empty slots "
+          << static_cast<int>(options.empty_slots) << ", gates " << static_cast<int>(shape.gates)
+          << ", write " << shape.explicit_write << ", rollback " << max_rollback;
+    SCOPED_TRACE(drawn.str());
+
+    CaseShape with_past = shape;
+    with_past.tokens = past;
+    const RandomCase<double> before(with_past, seed + 1000), c(shape, seed);
+    AttentionState<double> state(c.attention_shape(), options, max_rollback);
+    CaseOutputs<double> ignored(with_past);
+    if (past > 0) prefill_range(before, state, ignored, 0, past, past);
+    const auto cotangents = random_cotangents<double>(shape, seed + 2000);
+    expect_gradients_near(chunked_gradients(c, state, cotangents, {.chunk = chunk}),
+                          reference_gradients(c, state, cotangents), 1e-12);
+  }
 }
 
 TEST(Backward, TakesWhatTheForwardPassKept) {
