@@ -204,10 +204,17 @@ void train(const Options& options, const Texts& texts, Trainer& trainer, Table& 
   }
 }
 
+/// Refuses a folder that saving would change: one with a run, or a model from anywhere.
+void check_folder(const std::string& folder) {
+  const auto holds = [&](const char* file) { return std::filesystem::exists(folder + file); };
+  nha::check_format(!holds("/training.safetensors"), folder,
+                    ": holds a run already: --resume goes on with it, --out names another folder");
+  nha::check_format(!holds("/model.safetensors") && !holds("/config.json"), folder,
+                    ": holds a model already: --out names another folder");
+}
+
 void run(const Options& options) {
-  nha::check_format(
-      options.resume || !std::filesystem::exists(options.out + "/training.safetensors"),
-      options.out, ": holds a run already: --resume goes on with it, --out names another folder");
+  if (!options.resume) check_folder(options.out);
   const Texts texts(options);
   Trainer trainer(options, texts.learnt());
   Machine machine(options.threads);

@@ -5,7 +5,10 @@
 #include <gtest/gtest.h>
 
 #include <algorithm>
+#include <cstddef>
+#include <cstdint>
 #include <random>
+#include <sstream>
 
 #include "support/architectures.hpp"
 #include "support/expect_error.hpp"
@@ -154,6 +157,49 @@ TEST(Backward, IsTheDefinitionForPackedSequences) {
   check_gradients_in_both(shape, {.window = 9});
 }
 
+TEST(Backward, IsTheDefinitionForRandomShapesAndOptions) {
+  for (std::uint32_t seed = 1; seed <= 60; ++seed) {
+    std::mt19937 random(seed);
+    const auto draw = [&](Index least, Index most) {
+      return least + static_cast<Index>(random() % static_cast<std::uint32_t>(most - least + 1));
+    };
+    CaseShape shape;
+    shape.tokens = draw(1, 60);
+    shape.kv_heads = draw(1, 2);
+    shape.group = draw(1, 3);
+    shape.key_dim = draw(1, 20);
+    shape.value_dim = draw(1, 20);
+    shape.slots = draw(0, 20);
+    shape.gates = static_cast<Gates>(draw(0, 3));
+    shape.explicit_write = draw(0, 1) == 1;
+    nha::AttentionOptions options;
+    options.window = draw(0, 40);
+    if (draw(0, 3) > 0) options.slot_delay = draw(0, options.window);
+    options.empty_slots = static_cast<EmptySlots>(draw(0, 2));
+    const Index past = draw(0, 1) * draw(0, 50);
+    const Index max_rollback = draw(0, 1) * draw(0, 30);
+    const Index chunk = draw(0, 32);
+    std::ostringstream drawn;
+    drawn << "seed " << seed << ": " << shape.tokens << " tokens after " << past << ", chunk "
+          << chunk << ", " << shape.kv_heads << " x " << shape.group << " heads, dims "
+          << shape.key_dim << " and " << shape.value_dim << ", " << shape.slots << " slots, window "
+          << options.window << ", delay " << options.slot_delay.value_or(-1) << ", empty slots "
+          << static_cast<int>(options.empty_slots) << ", gates " << static_cast<int>(shape.gates)
+          << ", write " << shape.explicit_write << ", rollback " << max_rollback;
+    SCOPED_TRACE(drawn.str());
+
+    CaseShape with_past = shape;
+    with_past.tokens = past;
+    const RandomCase<double> before(with_past, seed + 1000), c(shape, seed);
+    AttentionState<double> state(c.attention_shape(), options, max_rollback);
+    CaseOutputs<double> ignored(with_past);
+    if (past > 0) prefill_range(before, state, ignored, 0, past, past);
+    const auto cotangents = random_cotangents<double>(shape, seed + 2000);
+    expect_gradients_near(chunked_gradients(c, state, cotangents, {.chunk = chunk}),
+                          reference_gradients(c, state, cotangents), 1e-12);
+  }
+}
+
 TEST(Backward, TakesWhatTheForwardPassKept) {
   const RandomCase<double> c({.tokens = 800, .group = 2, .key_dim = 6, .value_dim = 4, .slots = 4});
   const AttentionState<double> state(c.attention_shape(), {.window = 700, .slot_delay = 20});
@@ -203,6 +249,39 @@ TEST(Backward, NeedsNoMoreThanTheWorkspaceItSays) {
   workspace.reserve(bytes);
   nha::backward(c.inputs(), state, {}, cotangents.views(), gradients.views<float>(), workspace);
   EXPECT_EQ(workspace.bytes(), bytes);
+}
+
+/// What backward() takes for a call of these sizes, and what is stated for it, near each of the
+/// windows at which longer chunks begin.
+void check_stated_workspace(Index dim, Index window, Index group, Index tokens) {
+  using Call = nha::detail::ChunkCall<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
+  const Index far = nha::detail::kFarNumbers / (2 * dim);
+  // Many slots: shorter chunks, of which more copies are kept, may need more than longer windows.
+  const AttentionState<float> state({.key_dim = dim, .value_dim = dim, .slots = 1024},
+                                    {.window = window, .slot_delay = 0});
+  const std::size_t stated = nha::backward_workspace_bytes(state, group, tokens);
+  std::size_t most = 0;
+  for (const Index count : {tokens, std::min(tokens, far), std::min<Index>(tokens, 512)})
+    for (const Index reach : {Index{1}, nha::detail::kLongWindow, far, window})
+      for (Index past = reach - count - 2; past <= reach - count + 2; ++past) {
+        const std::size_t needed = nha::detail::backward_bytes<nha::simd::default_arch, Call>(
+            state, group, count, std::max<Index>(past, 0), {});
+        EXPECT_LE(needed, stated) << "window " << window << ", " << group << " heads, " << tokens
+                                  << " tokens, " << count << " after " << past;
+        most = std::max(most, needed);
+      }
+  EXPECT_EQ(most, stated);
+}
+
+TEST(Backward, ItsWorkspaceIsEnoughForFewerTokensAndAnyPast) {
+  for (const Index group : {1, 3, 5}) {
+    for (const Index window : {200, 513, 2049, 5000})
+      for (const Index tokens : {1, 40, 513, 1750, 2600})
+        check_stated_workspace(64, window, group, tokens);
+    for (const Index window : {200, 513, 8193, 20000})
+      for (const Index tokens : {1, 40, 513, 7000, 8300})
+        check_stated_workspace(16, window, group, tokens);
+  }
 }
 
 TEST(Backward, RefusesWhatDoesNotFit) {

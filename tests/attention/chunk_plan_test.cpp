@@ -53,17 +53,21 @@ TEST(ChunkPlan, ReadsALongWindowForMoreQueriesAtOnceAndAFarOneForMoreStill) {
   }
 }
 
-TEST(ChunkPlan, ScratchIsLargestForTheLongestPastOrForTheLastThatGivesShortChunks) {
+TEST(ChunkPlan, OneOfTheLargestCallsNeedsMost) {
   for (const Index window : {100, 513, 1000, 7000, 20000})
     for (const Index tokens : {1, 30, 600, 9000}) {
-      const auto bytes = [&](std::int64_t past) {
+      const auto bytes = [&](Index count, std::int64_t past) {
         return nha::detail::ChunkScratch<float>::bytes(
-            chunk_plan(kShape, {window, window}, 1, tokens, past, 0));
+            chunk_plan(kShape, {window, window}, 1, count, past, 0));
       };
-      const std::size_t most =
-          std::max(bytes(std::int64_t{1} << 48),
-                   bytes(std::max<std::int64_t>(0, nha::detail::kLongWindow - tokens)));
-      for (std::int64_t past = 0; past < 25000; past += 37) EXPECT_LE(bytes(past), most) << past;
+      std::size_t most = 0;
+      for (const auto& call : nha::detail::largest_calls(kShape, tokens)) {
+        EXPECT_LE(call.tokens, tokens);
+        most = std::max(most, bytes(call.tokens, call.past));
+      }
+      for (const Index count : {tokens, std::min<Index>(tokens, 512), tokens / 2})
+        for (std::int64_t past = 0; past < 25000; past += 37)
+          EXPECT_LE(bytes(count, past), most) << count << " tokens after " << past;
     }
 }
 

@@ -48,6 +48,19 @@ TEST(ModelOptions, HeadsMayHaveWindowsOfTheirOwn) {
             (std::vector<Index>{4, 6}));
 }
 
+TEST(ModelOptions, WindowsOfTheStateGoBeforeThoseOfTheModelsHeads) {
+  ModelOptions model = three_layers({1, 2, 3});
+  model.layer.attention.head_windows = {4, 6};
+  const auto heads = [&](const ModelStateOptions& state) {
+    return nha::layer_attention_options(model, state, 1).head_windows;
+  };
+  EXPECT_EQ(heads({}), (std::vector<Index>{4, 6}));
+  EXPECT_TRUE(heads({.windows = {7}}).empty());
+  EXPECT_EQ(windows_of(model, {.windows = {7}}), (std::vector<Index>{7, 7, 7}));
+  EXPECT_EQ(heads({.windows = {7}, .head_windows = {{}, {8, 9}, {}}}), (std::vector<Index>{8, 9}));
+  EXPECT_TRUE(heads({.head_windows = {{1, 2}, {}, {}}}).empty());
+}
+
 TEST(ModelOptions, OtherOptionsOfTheOperatorStay) {
   ModelOptions model = three_layers();
   model.layer.attention.scale = 3.0;

@@ -259,5 +259,10 @@ TEST(AdamW, RefusesOptionsOutOfRange) {
   NHA_EXPECT_ERROR(make({.beta1 = 1}), nha::ArgumentError, "beta1 is 1; expected 0 to less than 1");
   NHA_EXPECT_ERROR(make({.beta2 = -0.5}), nha::ArgumentError, "beta2 is -0.5");
   NHA_EXPECT_ERROR(make({.epsilon = 1e-60}), nha::ArgumentError, "epsilon is 1e-60");  // 0 in float
+  // Subnormal in float, and so taken as 0.
+  NHA_EXPECT_ERROR(make({.epsilon = 1e-40}), nha::ArgumentError,
+                   "epsilon is 1e-40; expected 1.17549e-38 to 3.40282e+38");
+  NHA_EXPECT_ERROR(make({.epsilon = 1e39}), nha::ArgumentError, "epsilon is 1e+39");
+  make({.epsilon = std::numeric_limits<float>::min()});
   NHA_EXPECT_ERROR(make({.weight_decay = -1}), nha::ArgumentError, "weight_decay is -1");
 }

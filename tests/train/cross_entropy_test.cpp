@@ -275,6 +275,17 @@ TEST(CrossEntropyOfHead, MemoryDoesNotGrowWithTheRows) {
   EXPECT_EQ(workspace.bytes(), nha::cross_entropy_workspace_bytes<float>(2000, 8, 256));
 }
 
+TEST(CrossEntropyOfHead, MemoryOfSizesOutOfRangeIsRefused) {
+  const auto refuses = [](Index rows, Index hidden, Index vocabulary, const char* message) {
+    NHA_EXPECT_ERROR((void)nha::cross_entropy_workspace_bytes<float>(rows, hidden, vocabulary),
+                     nha::ArgumentError, message);
+  };
+  refuses(-1, 8, 8, "rows is -1; expected 0 or more");
+  refuses(8, -1, 8, "hidden is -1; expected 0 to");
+  refuses(8, 8, 0, "vocabulary is 0; expected 1 to");
+  EXPECT_EQ(nha::cross_entropy_workspace_bytes<float>(0, 8, 8), 0u);
+}
+
 TEST(CrossEntropyOfHead, RowsMayLieApart) {
   const CrossEntropyCase<float> c(300, 5, 20, 4);
   nha::Tensor<float, 2> wide({300, 9}), wide_dx({300, 9}), dx({300, 5});

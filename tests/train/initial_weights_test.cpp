@@ -161,3 +161,11 @@ TEST(InitialWeights, RefuseADeviationOrBiasThatIsNoNumber) {
                        options, {.gate_bias = std::numeric_limits<double>::infinity()}),
                    nha::ArgumentError, "gate_bias is inf; expected a finite number");
 }
+TEST(InitialWeights, RefuseAGateBiasThatTheModelHasNot) {
+  nha::ModelOptions options = initial_options();
+  NHA_EXPECT_ERROR((void)nha::initial_weights<float>(options, {.gate_bias = 2.5}),
+                   nha::ArgumentError, "gate_bias is 2.5; expected 0, for the layers have no");
+  options.layer.gate_bias = true;
+  const auto weights = nha::initial_weights<float>(options, {.gate_bias = 2.5});
+  EXPECT_TRUE(is_constant(weights.layers[1].attn.f_proj_bias.values(), 2.5f));
+}

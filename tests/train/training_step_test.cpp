@@ -144,6 +144,15 @@ TEST(TrainingStep, DerivativesOfTheSmallestBatches) {
   one.targets(0, 0) = 4;
   expect_gradient_of_all(one);
 }
+TEST(TrainingStep, WindowsOfAStepReplaceThoseOfTheModelsHeads) {
+  nha::LayerOptions layer = nha::nha_v1(3);
+  const StepProblem<double> plain{.options = nha_test::small_model(layer), .tokens = 20};
+  layer.attention.head_windows = {2, 1 << 20};
+  const StepProblem<double> heads{.options = nha_test::small_model(layer), .tokens = 20};
+  EXPECT_EQ(heads.evaluate({.windows = {3}}).cross_entropy, plain.evaluate({}).cross_entropy);
+  EXPECT_NE(heads.evaluate({}).cross_entropy, plain.evaluate({}).cross_entropy);
+  expect_gradient_of_all(heads);
+}
 TEST(TrainingStep, DerivativesWithoutSlotsAndWithATiedHead) {
   nha::ModelOptions options = nha_test::small_model(nha::nha_v1(3));
   options.shape.slots = 0;
@@ -226,13 +235,16 @@ TEST(TrainingStep, ResultDoesNotDependOnThreads) {
   const StepProblem<float> problem{.options = nha_test::small_model(), .batch = 5};
   nha::LanguageModelWeights<float> alone, together;
   problem.step(alone, {.shares = 3});
-  nha::ThreadPool threads(4);
-  problem.step(together, {.shares = 3}, threads);
-  const auto a = nha::parameters(problem.options, alone);
-  const auto b = nha::parameters(problem.options, together);
-  for (std::size_t n = 0; n < a.size(); ++n)
-    EXPECT_TRUE(std::equal(a[n].values.begin(), a[n].values.end(), b[n].values.begin()))
-        << a[n].name;
+  // Fewer threads than shares, and more.
+  for (const Index workers : {2, 4}) {
+    nha::ThreadPool threads(workers);
+    problem.step(together, {.shares = 3}, threads);
+    const auto a = nha::parameters(problem.options, alone);
+    const auto b = nha::parameters(problem.options, together);
+    for (std::size_t n = 0; n < a.size(); ++n)
+      EXPECT_TRUE(std::equal(a[n].values.begin(), a[n].values.end(), b[n].values.begin()))
+          << a[n].name;
+  }
 }
 TEST(TrainingStep, SharesAddUpToTheWhole) {
   const StepProblem<double> problem{.options = nha_test::small_model(), .batch = 5};

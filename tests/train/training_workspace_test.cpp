@@ -22,9 +22,9 @@ using nha::Index;
 class TrainingWorkspaceTest : public testing::Test {
  protected:
   void prepare(Index sequences, Index shares, bool with_gradients,
-               const std::vector<Index>& windows = {}) {
+               const std::vector<Index>& windows = {}, Index workers = 2) {
     workspace.prepare(model, nha_test::random_tokens(sequences, kLength, options.vocabulary),
-                      windows, shares, with_gradients, 2);
+                      windows, shares, with_gradients, workers);
   }
   static constexpr Index kLength = 8;
   nha::ModelOptions options = nha_test::small_model(nha::nha_v1(3));
@@ -48,8 +48,23 @@ TEST_F(TrainingWorkspaceTest, SharesAreOfWholeSequencesInOrderAndOfAlmostOneSize
         next += share.count;
       }
       EXPECT_EQ(next, sequences);
-      EXPECT_EQ(workspace.workers().size(), 2u);
     }
+}
+TEST_F(TrainingWorkspaceTest, TasksThatRunAtOnceHaveMemoryOfTheirOwnAndNoOthersDo) {
+  // More workers than shares: any of them may run a share's task.
+  prepare(8, 3, false, {}, 64);
+  EXPECT_EQ(workspace.workers().size(), 3u);
+  for (const Index share : {0, 1, 2})
+    for (const Index worker : {0, 5, 63})
+      EXPECT_EQ(&workspace.worker(share, worker),
+                &workspace.workers()[static_cast<std::size_t>(share)]);
+  // More shares than workers: a worker computes one after the other.
+  prepare(8, 8, false, {}, 5);
+  EXPECT_EQ(workspace.workers().size(), 5u);
+  for (const Index share : {0, 3, 7})
+    for (const Index worker : {0, 4})
+      EXPECT_EQ(&workspace.worker(share, worker),
+                &workspace.workers()[static_cast<std::size_t>(worker)]);
 }
 TEST_F(TrainingWorkspaceTest, GradientsAreMadeWhereTheyAreAskedForAndOnlyForLaterShares) {
   prepare(3, 3, false);
@@ -77,6 +92,24 @@ TEST_F(TrainingWorkspaceTest, WindowsAreNoLongerThanTheTokens) {
   }
   prepare(2, 2, false);
   EXPECT_EQ(window(0, 0), 3);
+}
+TEST_F(TrainingWorkspaceTest, WindowsOfHeadsAreNoLongerThanTheTokensEither) {
+  options.layer.attention.head_windows = {2, 1 << 20};
+  model = nha_test::random_model<float>(options);
+  const auto heads = [&](Index layer) {
+    return workspace.shares().front().state->layer(layer).attention().options().head_windows;
+  };
+  prepare(2, 2, false);
+  for (const Index layer : {0, 1}) EXPECT_EQ(heads(layer), (std::vector<Index>{2, kLength}));
+  // Windows that a step asks for are those of all heads.
+  prepare(2, 2, false, {5});
+  for (const Index layer : {0, 1}) EXPECT_TRUE(heads(layer).empty());
+  // A delay that no window may be shorter than.
+  options.layer.attention.slot_delay = 12;
+  options.layer.attention.head_windows = {12, 1 << 20};
+  model = nha_test::random_model<float>(options);
+  prepare(2, 2, false);
+  EXPECT_EQ(heads(0), (std::vector<Index>{12, 12}));
 }
 TEST_F(TrainingWorkspaceTest, AddsTheGradientsOfSharesInOrder) {
   prepare(4, 4, true);

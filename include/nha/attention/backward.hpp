@@ -176,9 +176,13 @@ inline void check_backward_options(const BackwardOptions& options) {
 }  // namespace detail
 
 /// Bytes of workspace that backward() needs for at most `tokens` tokens of a sequence, whatever the
-/// state has seen. For each worker a copy of the slots of a head, about M (Dk + Dv + 1) numbers,
-/// for every 16 chunks of tokens (chunks are of 8 to 64) and 16 more, 16 bytes for each chunk, and
-/// scratch that does not grow with the tokens beyond a few windows.
+/// state has seen. For each worker, with chunks of C tokens (8 to 64, but no more than there are;
+/// or options.chunk) and windows that reach R = min(W, past + tokens) tokens:
+///   copies of the slots of a head   about tokens / (16 C) + 17, each of M (Dk + Dv + 1) numbers
+///   the band of the window          about R + min(tokens, max(R, 16 C)) columns of 3 Dk + 2 Dv
+///                                   numbers: with a window of all tokens twice as many as these
+///   the chunks                      16 bytes for each
+/// and scratch of a chunk, which does not grow with the tokens.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
 template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
@@ -192,9 +196,9 @@ std::size_t backward_workspace_bytes(
                  kMostTokens);
   detail::check_backward_options(options);
   std::size_t most = 0;
-  for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})
-    most = std::max(most, detail::backward_bytes<simd::default_arch, Call>(state, query_heads,
-                                                                           tokens, past, options));
+  for (const detail::CallSize& call : detail::largest_calls(state.shape(), tokens))
+    most = std::max(most, detail::backward_bytes<simd::default_arch, Call>(
+                              state, query_heads, call.tokens, call.past, options));
   return most * static_cast<std::size_t>(workers);
 }
 
@@ -209,10 +213,11 @@ std::size_t backward_workspace_bytes(
 /// @param cotangents derivatives with respect to the results of the call
 /// @param gradients where to write; those left out are not written
 ///
-/// The forward pass is computed again, the slots first, of which a copy is kept for each chunk,
-/// then chunk by chunk, going back. Once the workspace is large enough nothing allocates, and
-/// nothing throws after the arguments have been checked. Key/value heads and sequences are
-/// independent tasks of the executor; the result does not depend on it.
+/// The forward pass is computed again, the slots first, of which a copy is kept for every 16
+/// chunks; then going back 16 chunks at a time, with a copy for each of these. Once the workspace
+/// is large enough nothing allocates, and nothing throws after the arguments have been checked.
+/// Key/value heads and sequences are independent tasks of the executor; the result does not depend
+/// on it.
 /// @throws ArgumentError as validate_backward() says, if `saved` does not fit, or if options.chunk
 ///   is out of range; nothing has then been touched.
 template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,

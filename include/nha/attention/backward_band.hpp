@@ -11,8 +11,10 @@
 #include <nha/cpu/pack.hpp>
 
 #include <algorithm>
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 

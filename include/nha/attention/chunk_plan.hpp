@@ -8,6 +8,7 @@
 #include <nha/cpu/softmax.hpp>
 
 #include <algorithm>
+#include <array>
 #include <cstddef>
 #include <cstdint>
 
@@ -70,6 +71,25 @@ inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& opti
   plan.band = std::min(visible + padded(room),
                        static_cast<Index>(padded(reach) + padded(tokens)) + 2 * kRowPadding);
   return plan;
+}
+
+/// How much of a sequence a call gets: new tokens, and those the state has seen.
+struct CallSize {
+  Index tokens;
+  std::int64_t past;
+};
+
+/// Of all calls with at most `tokens` tokens those of which one needs most memory. All of it grows
+/// with the tokens and with the part of the window they reach, but for where more of it gives
+/// longer chunks: they are fewer, and so is what is kept for each. Hence either there is as much as
+/// there can be, or as much as just gives shorter chunks.
+inline std::array<CallSize, 3> largest_calls(const AttentionShape& shape, Index tokens) noexcept {
+  const auto reaching = [&](Index reach) {
+    const Index count = std::min(tokens, reach);
+    return CallSize{count, reach - count};
+  };
+  return {CallSize{tokens, std::int64_t{1} << 48}, reaching(kLongWindow),
+          reaching(kFarNumbers / (shape.key_dim + padded(shape.value_dim)))};
 }
 
 /// The scratch memory of a ChunkReader.

@@ -35,11 +35,10 @@ std::size_t prefill_workspace_bytes(
   check_argument(tokens >= 0, "tokens is ", tokens, "; expected 0 or more");
   check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
   tokens = std::min(tokens, Index{1} << 40);  // more need no more, and sums stay in range
-  // Either a window is as full as it gets, or it is as full as it may be for short chunks.
   std::size_t most = 0;
-  for (const std::int64_t past : {Index{1} << 48, std::max<Index>(0, detail::kLongWindow - tokens)})
-    most = std::max(most, detail::PrefillBytes<simd::default_arch, Call>(state, query_heads, tokens,
-                                                                         past, options, workers)
+  for (const detail::CallSize& call : detail::largest_calls(state.shape(), tokens))
+    most = std::max(most, detail::PrefillBytes<simd::default_arch, Call>(
+                              state, query_heads, call.tokens, call.past, options, workers)
                               .total());
   return most;
 }

@@ -12,8 +12,10 @@
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
+#include <cstdlib>
 #include <limits>
 #include <span>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 

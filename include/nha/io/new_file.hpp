@@ -86,7 +86,8 @@ class NewFile {
   }
 
   /// Makes the file appear under its name; nothing may be written after that.
-  /// @throws FormatError naming the path if that fails; the file is then not there.
+  /// @throws FormatError naming the path if that fails; what had the name, if anything, then has it
+  ///   still.
   void commit() {
     close();
     if (temporary_.empty()) return;

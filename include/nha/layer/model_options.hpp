@@ -23,7 +23,8 @@ struct ModelOptions {
   Index intermediate = 0;
   LayerShape shape = {};
   LayerOptions layer = {};
-  /// W of each layer; empty: all layers have layer.attention.window.
+  /// W of each layer; empty: all layers have layer.attention.window. Where layer.attention has
+  /// head_windows, all layers have those instead.
   std::vector<Index> windows = {};
   /// Added to the mean square in the norms of the residual stream.
   double norm_eps = 1e-5;
@@ -36,13 +37,17 @@ struct ModelOptions {
 /// How to make the state of a model; every state of a model may have other windows.
 struct ModelStateOptions {
   Index batch = 1;
-  /// W of each layer, or one for all; empty: what the model says.
+  /// W of each layer, or one for all, in place of all windows of the model, those of its heads too;
+  /// empty: what the model says.
   std::vector<Index> windows = {};
   /// For each layer the window of each key/value head, in place of `windows`; a layer with no
-  /// entries keeps its one window. Empty: no layer has windows for each head.
+  /// entries keeps its one window. Empty: where `windows` is empty too what the model says, else no
+  /// layer has windows for each head.
   std::vector<std::vector<Index>> head_windows = {};
   /// How many tokens rollback() can take back.
   Index max_rollback = 0;
+
+  NHA_INLINE friend bool operator==(const ModelStateOptions&, const ModelStateOptions&) = default;
 };
 
 NHA_NAMESPACE_END
@@ -79,7 +84,10 @@ inline AttentionOptions layer_attention_options(const ModelOptions& model,
                  " entries; expected one for each of ", layers, " layers, or none");
   AttentionOptions options = model.layer.attention;
   if (!model.windows.empty()) options.window = model.windows[n];
-  if (!state.windows.empty()) options.window = state.windows[state.windows.size() == 1 ? 0 : n];
+  if (!state.windows.empty()) {
+    options.window = state.windows[state.windows.size() == 1 ? 0 : n];
+    options.head_windows.clear();
+  }
   if (!state.head_windows.empty()) options.head_windows = state.head_windows[n];
   LayerOptions checked = model.layer;
   checked.attention = options;

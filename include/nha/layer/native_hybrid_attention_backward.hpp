@@ -32,6 +32,7 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 

@@ -16,6 +16,7 @@
 #include <cmath>
 #include <concepts>
 #include <cstddef>
+#include <limits>
 #include <span>
 #include <string>
 #include <string_view>
@@ -96,8 +97,8 @@ template <std::floating_point T>
 class AdamW {
  public:
   /// Moments of 0 for tensors of these names and shapes.
-  /// @throws ArgumentError if an option is out of range: beta1 and beta2 in [0, 1), epsilon
-  ///   positive, weight_decay 0 or more.
+  /// @throws ArgumentError if an option is out of range: beta1 and beta2 in [0, 1), epsilon a
+  ///   positive normal number of T, weight_decay 0 or more.
   explicit AdamW(std::span<const Parameter<T>> weights, const AdamWOptions& options = {})
       : options_(options) {
     const auto check_beta = [](const char* name, double beta) {
@@ -105,8 +106,11 @@ class AdamW {
     };
     check_beta("beta1", options.beta1);
     check_beta("beta2", options.beta2);
-    check_argument(std::isfinite(options.epsilon) && static_cast<T>(options.epsilon) > 0,
-                   "epsilon is ", options.epsilon, "; expected a positive number");
+    // A smaller one would be taken as 0, and a weight without a gradient become 0 / 0.
+    constexpr double kLeast = std::numeric_limits<T>::min();
+    constexpr double kMost = std::numeric_limits<T>::max();
+    check_argument(options.epsilon >= kLeast && options.epsilon <= kMost, "epsilon is ",
+                   options.epsilon, "; expected ", kLeast, " to ", kMost);
     check_argument(std::isfinite(options.weight_decay) && options.weight_decay >= 0,
                    "weight_decay is ", options.weight_decay, "; expected 0 or more");
     Index size = 0;

@@ -7,6 +7,7 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/extent.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
@@ -101,8 +102,13 @@ void cross_entropy_row(T* logits, Index vocabulary, Index target, double scale,
 
 /// Bytes of scratch memory that cross_entropy() takes. It does not grow with the rows beyond those
 /// of one block: 256 rows, or fewer where their logits need more than 256 KiB, but at least 32.
+/// @throws ArgumentError if a number is out of range: rows 0 or more, hidden 0 to kLargestSize,
+///   vocabulary 1 to kLargestSize.
 template <std::floating_point T>
-std::size_t cross_entropy_workspace_bytes(Index rows, Index hidden, Index vocabulary) noexcept {
+std::size_t cross_entropy_workspace_bytes(Index rows, Index hidden, Index vocabulary) {
+  check_argument(rows >= 0, "rows is ", rows, "; expected 0 or more");
+  check_size("hidden", hidden, 0);
+  check_size("vocabulary", vocabulary, 1);
   SectionCursor sizes(nullptr);
   detail::CrossEntropyScratch<T>::take(
       sizes, detail::cross_entropy_block(rows, vocabulary, sizeof(T)), hidden, vocabulary);

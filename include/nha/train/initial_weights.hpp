@@ -50,7 +50,8 @@ struct InitialWeights {
   /// Of f_proj, which makes the gates; empty: as the others. Gates that differ from token to token
   /// and slot to slot from the start let the slots hold unlike things (examples/recall).
   std::optional<double> gate_standard_deviation = {};
-  /// What a bias of f_proj starts from, for each slot.
+  /// What a bias of f_proj starts from, for each slot; must be 0 without
+  /// LayerOptions::gate_bias.
   double gate_bias = 0;
   ResidualStart residual = ResidualStart::as_others;
 };
@@ -129,7 +130,7 @@ void start_weight(const Parameter<T>& parameter, const InitialWeights& initial, 
 /// that differ in one option start from the same numbers where they have the same weights. How far
 /// it is the same on different machines: see Random::normal().
 /// @throws ArgumentError if an option is out of range, a standard deviation is negative or not
-///   finite, or gate_bias is not finite.
+///   finite, or gate_bias is not finite, or is not 0 and the model has no such bias.
 template <std::floating_point T>
 LanguageModelWeights<T> initial_weights(const ModelOptions& options,
                                         const InitialWeights& initial = {}) {
@@ -141,6 +142,8 @@ LanguageModelWeights<T> initial_weights(const ModelOptions& options,
   check_deviation("gate_standard_deviation", initial.gate_standard_deviation.value_or(0));
   check_argument(std::isfinite(initial.gate_bias), "gate_bias is ", initial.gate_bias,
                  "; expected a finite number");
+  check_argument(initial.gate_bias == 0 || options.layer.gate_bias, "gate_bias is ",
+                 initial.gate_bias, "; expected 0, for the layers have no gate bias");
   LanguageModelWeights<T> weights = zero_weights<T>(options);
   for (const Parameter<T>& parameter : parameters(options, weights))
     detail::start_weight(parameter, initial, options.layers);

@@ -106,8 +106,8 @@ class LanguageModelTape {
 
   /// Adds the gradients of all weights but the head's to `gradients`, which have the shapes of the
   /// model's weights, given that of the rows which forward() of the same arguments returned.
-  /// @param state the one forward() was given, empty
   /// Checks nothing: forward() has been the last pass, and had the same arguments.
+  /// @param state the one forward() was given, empty
   /// @param d_normed the gradient of those rows [B * T, hidden], without gaps; used up
   /// @param loss the auxiliary loss, of which `queries` queries make the mean
   /// @return the sum of the auxiliary losses of all queries

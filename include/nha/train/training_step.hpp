@@ -39,15 +39,15 @@ struct TrainingBatch {
 
 /// How a batch is learnt from.
 struct TrainingOptions {
-  /// W of each layer, or one for all; empty: what the model says. The same weights may see other
-  /// windows at every step.
+  /// W of each layer, or one for all, as ModelStateOptions::windows; empty: what the model says.
+  /// The same weights may see other windows at every step.
   std::vector<Index> windows = {};
   SlotShareLoss slot_share = {};
   /// Into how many shares of whole sequences a batch is cut, at most one for each sequence. The
   /// shares are computed side by side, at most one by each thread, and their gradients summed in
   /// order: the result depends on this number but not on the threads. Each share keeps a copy of
   /// all gradients, so choose about as many as there are threads, and the same wherever results are
-  /// to be compared.
+  /// to be compared. Threads beyond this number compute no share and take no memory.
   Index shares = 4;
 };
 
@@ -121,7 +121,7 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 
   const auto task = [&](Index n, Index worker_index) {
     auto& share = workspace.shares()[static_cast<std::size_t>(n)];
-    auto& worker = workspace.workers()[static_cast<std::size_t>(worker_index)];
+    auto& worker = workspace.worker(n, worker_index);
     const auto tokens = batch.tokens.template slice<0>(share.first, share.count);
     const TensorView<const std::int32_t, Dynamic> targets(
         batch.targets.data() + share.first * length, {share.count * length});
@@ -162,10 +162,10 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 /// it has a coefficient. `gradients` are those of TrainingLoss::sum(), but for
 /// SlotShareLoss::through_window.
 ///
-/// Memory beyond the gradients: for each worker of the executor the results of every step of every
-/// layer for the tokens of a share, but no logits; for each share but the first a copy of the
-/// gradients. After a step of these sizes another allocates only the list of
-/// the gradients, what Eigen takes for products, and states where the windows are others.
+/// Memory beyond the gradients: for each share that is computed at once with others the results of
+/// every step of every layer for its tokens, but no logits; for each share but the first a copy of
+/// the gradients. After a step of these sizes another allocates only the list of the gradients,
+/// what Eigen takes for products, and states where the windows are others.
 /// @param gradients overwritten: weights of the model's shapes, such as zero_weights() makes
 /// @throws ArgumentError if a token or target is not in the vocabulary, shapes do not fit, or an
 ///   option is out of range; nothing has then been touched.

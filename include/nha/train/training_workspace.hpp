@@ -4,6 +4,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/options.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
 #include <nha/layer/language_model.hpp>
@@ -21,6 +22,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <utility>
 #include <vector>
@@ -64,7 +66,7 @@ class TrainingWorkspace {
     CrossEntropy cross_entropy = {};
     double slot_share = 0;
   };
-  /// What a thread works with.
+  /// What a task works with.
   struct Worker {
     LanguageModelTape<T> tape;
     Workspace cross_entropy;
@@ -72,8 +74,8 @@ class TrainingWorkspace {
   };
 
   /// Cuts a batch, not an empty one, into at most `shares` shares and takes all memory that its
-  /// passes need: a tape and a head's block for each worker of the executor, of the largest share,
-  /// and gradients for each share but the first.
+  /// passes need: a tape and a head's block, of the largest share, for as many shares as `workers`
+  /// workers of an executor compute at once, and gradients for each share but the first.
   /// @throws ArgumentError if the number of windows is not that of the layers or one is out of
   /// range
   void prepare(const LanguageModel<T>& model, const Tokens& tokens,
@@ -90,8 +92,10 @@ class TrainingWorkspace {
     }
     const Share& largest = shares_.back();
     const Tokens most = tokens.template slice<0>(largest.first, largest.count);
-    workers_.resize(std::max(workers_.size(), static_cast<std::size_t>(workers)));
-    for (Worker& worker : workers_) {
+    by_share_ = workers > count;
+    const auto at_once = static_cast<std::size_t>(std::min(workers, count));
+    if (workers_.size() < at_once) workers_.resize(at_once);
+    for (Worker& worker : std::span(workers_).first(at_once)) {
       worker.tape.reserve(model, most, *largest.state);
       worker.dx.reserve(static_cast<std::size_t>(most.size() * model.options().shape.hidden) *
                         sizeof(T));
@@ -114,26 +118,35 @@ class TrainingWorkspace {
   }
 
   std::vector<Share>& shares() noexcept { return shares_; }
-  std::vector<Worker>& workers() noexcept { return workers_; }
+  /// What the task of a share works with when a worker of the executor runs it. Where there are
+  /// more workers than shares each share has its own, for any of them may run it.
+  Worker& worker(Index share, Index worker) noexcept {
+    return workers_[static_cast<std::size_t>(by_share_ ? share : worker)];
+  }
+  const std::vector<Worker>& workers() const noexcept { return workers_; }
 
  private:
   /// What shares were made for.
   struct Plan {
     ModelOptions model;
-    std::vector<Index> windows;
+    ModelStateOptions windows;  // and nothing else of the states
     Index sequences = 0, shares = 0;
     bool operator==(const Plan&) const = default;
   };
 
   /// The windows for sequences of `tokens` tokens: longer ones than that change nothing but the
   /// memory they take.
-  static std::vector<Index> shortened(const LanguageModel<T>& model,
-                                      const std::vector<Index>& windows, Index tokens) {
-    std::vector<Index> shortened;
+  static ModelStateOptions shortened(const LanguageModel<T>& model,
+                                     const std::vector<Index>& windows, Index tokens) {
+    ModelStateOptions shortened;
     for (Index n = 0; n < model.options().layers; ++n) {
-      const AttentionOptions layer =
-          layer_attention_options(model.options(), {.windows = windows}, n);
-      shortened.push_back(std::min(layer.window, std::max(tokens, layer.slot_delay.value_or(0))));
+      AttentionOptions layer = layer_attention_options(model.options(), {.windows = windows}, n);
+      const Index most = std::max(tokens, layer.slot_delay.value_or(0));
+      shortened.windows.push_back(std::min(layer.window, most));
+      if (layer.head_windows.empty()) continue;
+      for (Index& window : layer.head_windows) window = std::min(window, most);
+      shortened.head_windows.resize(static_cast<std::size_t>(model.options().layers));
+      shortened.head_windows[static_cast<std::size_t>(n)] = std::move(layer.head_windows);
     }
     return shortened;
   }
@@ -148,13 +161,16 @@ class TrainingWorkspace {
       share.parameters.clear();  // the gradients may have moved
       share.first = plan.sequences * n / plan.shares;
       share.count = plan.sequences * (n + 1) / plan.shares - share.first;
-      share.state = model.make_state({.batch = share.count, .windows = plan.windows});
+      ModelStateOptions options = plan.windows;
+      options.batch = share.count;
+      share.state = model.make_state(options);
     }
     plan_ = std::move(plan);
   }
 
   std::vector<Share> shares_;
   std::vector<Worker> workers_;
+  bool by_share_ = false;
   Plan plan_;
 };
 
