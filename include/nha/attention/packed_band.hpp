@@ -8,6 +8,7 @@
 #include <nha/cpu/gemm.hpp>
 #include <nha/cpu/pack.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <cstring>
 

@@ -5,6 +5,7 @@
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 
+#include <cstddef>
 #include <span>
 #include <string>
 #include <string_view>

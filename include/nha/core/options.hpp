@@ -8,6 +8,7 @@
 #include <nha/core/extent.hpp>
 
 #include <cmath>
+#include <cstddef>
 #include <optional>
 #include <vector>
 

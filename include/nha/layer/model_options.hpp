@@ -9,6 +9,7 @@
 #include <nha/layer/layer_options.hpp>
 
 #include <cmath>
+#include <cstddef>
 #include <vector>
 
 NHA_NAMESPACE_BEGIN
