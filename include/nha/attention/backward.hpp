@@ -8,7 +8,6 @@
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_update.hpp>
 #include <nha/attention/gradients.hpp>
-#include <nha/attention/row_fetcher.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/attention/validate_backward.hpp>
 #include <nha/config.hpp>
@@ -115,13 +114,7 @@ class BackwardHead {
     if (!call_.slots_are_written(chunk)) return;
     const Update update(call_, s_.update);
     const auto gates = call_.template entering_gates<Arch>(chunk, s_.retention, s_.write);
-    // Three rows of each token, and a few tokens to each tile.
-    RowFetcher next_rows(3);
-    const std::int64_t next = call_.entering(chunk, chunk.count);
-    next_rows.add(call_, call_.in.k_slot, next, next + chunk.count, 1);
-    next_rows.add(call_, call_.in.log_gate, next, next + chunk.count, 1);
-    next_rows.add(call_, call_.in.v, next, next + chunk.count, 1);
-    update.run(chunk, gates, update.pack_values(chunk), from, to, next_rows);
+    update.run(chunk, gates, update.pack_values(chunk), from, to, update.rows_after(chunk));
   }
   /// The forward pass of the slots, keeping them as of each segment's start.
   void keep_segments() const noexcept {

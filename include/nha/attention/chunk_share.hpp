@@ -134,7 +134,8 @@ class SharedChunks {
           s.slots[count].copy_from(newest);
         entry.slots = s.slots[count];
         const SlotView& after = last ? newest : s.slots[count + 1];
-        update.run(entry.chunk, entry.gates, update.pack_values(entry.chunk), entry.slots, after);
+        update.run(entry.chunk, entry.gates, update.pack_values(entry.chunk), entry.slots, after,
+                   update.rows_after(entry.chunk));
         call_.template leave_slots<Arch>(state_, next_, after);
       } else {
         entry.slots = newest;  // not read

@@ -4,6 +4,7 @@
 
 #include <nha/attention/chunk_call.hpp>
 #include <nha/attention/chunk_plan.hpp>
+#include <nha/attention/row_fetcher.hpp>
 #include <nha/config.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/decay.hpp>
@@ -59,6 +60,17 @@ class ChunkUpdate {
       for (Index m = 0; m < plan.slots; ++m)
         to.mass[m] = multiply_add(gates.retention[i * plan.slots + m], mass[m],
                                   gates.write[i * plan.slots + m]);
+  }
+
+  /// The rows that moving on by as many tokens after a chunk will read.
+  RowFetcher rows_after(const Chunk& chunk) const noexcept {
+    // Three rows of each token, and a few tokens to each tile.
+    RowFetcher rows(3);
+    const std::int64_t next = call_.entering(chunk, chunk.count);
+    rows.add(call_, call_.in.k_slot, next, next + chunk.count, 1);
+    rows.add(call_, call_.in.log_gate, next, next + chunk.count, 1);
+    rows.add(call_, call_.in.v, next, next + chunk.count, 1);
+    return rows;
   }
 
   /// The values of the tokens that enter during a chunk, packed for run().
