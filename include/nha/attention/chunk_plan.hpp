@@ -34,7 +34,8 @@ struct ChunkPlan {
 
 // Windows longer than this are long: what a query costs is reading them.
 inline constexpr Index kLongWindow = 512;
-// Keys and values of more numbers than this come from beyond the caches of a core.
+// Keys and values of more numbers than this, 1 MiB of float, share a second-level cache of 1 to 2
+// MiB with the rest of the call no longer: they come from beyond the caches of a core.
 inline constexpr Index kFarNumbers = Index{1} << 18;
 
 /// The chunk that was fastest where it was measured (AVX2, one core). Pairs inside a
@@ -62,6 +63,8 @@ inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& opti
   plan.chunk =
       std::min(chunk > 0 ? chunk : fastest_chunk(reach, plan.key_dim + plan.value_dim, group),
                std::max<Index>(tokens, 1));
+  // A window that is not long is one block, with nothing to rescale; of a long one a block's
+  // scores, 32 or 64 rows of 256, take about the nearest cache.
   const Index visible = padded(reach + plan.chunk) + kRowPadding;
   plan.block = std::max(std::min(visible, reach > kLongWindow ? Index{256} : Index{640}),
                         padded(plan.chunk) + kRowPadding);
