@@ -77,12 +77,19 @@ clock: sync=none, time0=1700000000
 log: bochs.log
 panic: action=fatal
 EOF
-# Debian's bochs is its debugger, which waits for a command, and draws on a terminal: the one that script
-# makes. Once its input has ended script no longer reads what is drawn, and bochs waits for ever.
+# Debian's bochs is its debugger, which waits for a command, and draws on a terminal of its own, where it
+# waits until somebody reads what it has drawn.
 echo c >commands.txt
-mkfifo nothing_typed
-TERM=xterm timeout "${NHA_BOCHS_SECONDS:-7200}" \
-  script -qefc "bochs-bin -q -f bochsrc -rc commands.txt" terminal.txt <>nothing_typed >/dev/null || true
+TERM=xterm timeout -k 5 "${NHA_BOCHS_SECONDS:-7200}" bochs-bin -q -f bochsrc -rc commands.txt \
+  </dev/null >bochs.txt 2>&1 &
+bochs=$!
+screen=
+while [ -z "$screen" ] && kill -0 "$bochs" 2>/dev/null; do
+  sleep 1
+  screen=$(sed -n 's|^Bochs connected to screen "\(/dev/pts/[0-9]*\)".*|\1|p' bochs.txt)
+done
+[ -z "$screen" ] || cat "$screen" >/dev/null 2>&1 &
+wait "$bochs" || true
 tr -d '\r' <serial.txt | sed -n '/^====/,$p'
 
 programs=$(ls root/bin/nha_*_tests | wc -l)
