@@ -28,7 +28,7 @@ std::string cpu_model() {
 /// The instruction set of the vectors.
 template <class Arch>
 std::string vectors() {
-  if constexpr (std::is_same_v<Arch, nha::simd::scalar>)
+  if constexpr (std::is_same_v<Arch, nha::cpu::simd::scalar>)
     return "scalar";
   else
     return Arch::name();
@@ -63,7 +63,7 @@ int main(int argc, char** argv) {
   benchmark::AddCustomContext("cpu", cpu_model());
   benchmark::AddCustomContext("compiler", NHA_BENCH_COMPILER);
   benchmark::AddCustomContext("flags", NHA_BENCH_FLAGS);
-  benchmark::AddCustomContext("vectors", vectors<nha::simd::default_arch>());
+  benchmark::AddCustomContext("vectors", vectors<nha::cpu::simd::default_arch>());
   benchmark::AddCustomContext("nha", std::to_string(NHA_VERSION_MAJOR) + "." +
                                          std::to_string(NHA_VERSION_MINOR) + "." +
                                          std::to_string(NHA_VERSION_PATCH));

@@ -49,13 +49,14 @@ void product(benchmark::State& state, const Product& p, bool update) {
   const auto factors = random_numbers(nha::padded(p.rows), 0.1f, 0.9f);
   nha::Tensor<float, 1> c({p.rows * p.columns});
   measure(state, {.operations = p.operations()}, [&] {
-    const auto right = nha::row_major(b.data(), p.columns);
+    const auto right = nha::cpu::row_major(b.data(), p.columns);
     if (update)
-      nha::gemm(p.rows, p.columns, p.depth, nha::Transposed<float>{a.data(), p.rows}, right,
-                c.data(), p.columns, nha::ScaleRows<float>{factors.data(), c.data(), p.columns});
+      nha::cpu::gemm(p.rows, p.columns, p.depth, nha::cpu::Transposed<float>{a.data(), p.rows},
+                     right, c.data(), p.columns,
+                     nha::cpu::ScaleRows<float>{factors.data(), c.data(), p.columns});
     else
-      nha::gemm(p.rows, p.columns, p.depth, nha::Rows<float>{a.data(), p.depth}, right, c.data(),
-                p.columns, nha::StartAtZero());
+      nha::cpu::gemm(p.rows, p.columns, p.depth, nha::cpu::Rows<float>{a.data(), p.depth}, right,
+                     c.data(), p.columns, nha::cpu::StartAtZero());
     benchmark::ClobberMemory();
   });
 }
@@ -66,7 +67,7 @@ constexpr Index kNumbers = 2048;
 template <class F>
 Task exp_of_all(const nha::Tensor<float, 1>& in, nha::Tensor<float, 1>& out, F exp) {
   return [&in, &out, exp] {
-    nha::simd::transform<nha::simd::default_arch>(in.data(), out.data(), kNumbers, exp);
+    nha::cpu::simd::transform<nha::cpu::simd::default_arch>(in.data(), out.data(), kNumbers, exp);
     benchmark::ClobberMemory();
   };
 }
@@ -75,7 +76,7 @@ void exponential(benchmark::State& state) {
   const auto in = random_numbers(kNumbers, -20, 0);
   nha::Tensor<float, 1> out({kNumbers});
   measure(state, {.tokens = kNumbers},
-          exp_of_all(in, out, [](auto x) { return nha::exp_nonpositive<float>(x); }),
+          exp_of_all(in, out, [](auto x) { return nha::cpu::exp_nonpositive<float>(x); }),
           {{"ours/xsimd", exp_of_all(in, out, [](auto x) {
               using std::exp;  // of a number where there are no vectors
               return exp(x);
@@ -89,7 +90,7 @@ void softmax(benchmark::State& state) {
   measure(state, {.tokens = kRow}, [&] {
     std::copy_n(logits.data(), kRow, row.data());
     nha::SoftmaxState<float> softmax;
-    benchmark::DoNotOptimize(nha::absorb(softmax, row.data(), kRow));
+    benchmark::DoNotOptimize(nha::cpu::online_softmax_update(softmax, row.data(), kRow));
     benchmark::DoNotOptimize(softmax.sum);
   });
 }
@@ -105,11 +106,11 @@ struct ChunkGates {
   ChunkGates() { pack(); }
   void pack() {
     for (Index i = 0; i < kTokens; ++i)
-      nha::pack_gates<nha::simd::default_arch, float>(log_gates.data() + i * kSlots, nullptr,
-                                                      kSlots, retention.data() + i * kSlots,
-                                                      write.data() + i * kSlots);
+      nha::cpu::pack_gates<nha::cpu::simd::default_arch, float>(
+          log_gates.data() + i * kSlots, nullptr, kSlots, retention.data() + i * kSlots,
+          write.data() + i * kSlots);
   }
-  nha::EnteringGates<float> view() const {
+  nha::cpu::EnteringGates<float> view() const {
     return {retention.data(), write.data(), kSlots, 0, kTokens};
   }
   /// Pairs (query, entering token, slot) with three operations each; those after the query's own
@@ -131,8 +132,8 @@ void decay_logits(benchmark::State& state) {
   auto logits = random_numbers(ChunkGates::kTokens * ChunkGates::kSlots, -1, 1);
   // A pair: logit * retention + pair * write.
   measure(state, {.operations = 3 * ChunkGates::kPairs, .tokens = ChunkGates::kTokens}, [&] {
-    nha::decay_logits(chunk.view(), 1, pairs.data(), ChunkGates::kTokens, logits.data(),
-                      ChunkGates::kSlots);
+    nha::cpu::decay_logits(chunk.view(), 1, pairs.data(), ChunkGates::kTokens, logits.data(),
+                           ChunkGates::kSlots);
     benchmark::ClobberMemory();
   });
 }
@@ -147,8 +148,8 @@ void decay_weights(benchmark::State& state) {
     // Weights shrink with every call; begin anew before they leave the normal numbers.
     std::copy_n(given.data(), given.size(), weights.data());
     std::fill_n(of_tokens.data(), of_tokens.size(), 0.0f);
-    nha::decay_weights(chunk.view(), 1, weights.data(), ChunkGates::kSlots, of_tokens.data(),
-                       ChunkGates::kTokens);
+    nha::cpu::decay_weights(chunk.view(), 1, weights.data(), ChunkGates::kSlots, of_tokens.data(),
+                            ChunkGates::kTokens);
     benchmark::ClobberMemory();
   });
 }
@@ -158,7 +159,7 @@ void strengths(benchmark::State& state) {
   nha::Tensor<float, 1> total({ChunkGates::kSlots});
   nha::Tensor<float, 1> strength({ChunkGates::kTokens * ChunkGates::kSlots});
   measure(state, {.tokens = ChunkGates::kTokens}, [&] {
-    nha::chunk_strengths(chunk.view(), total.data(), strength.data());
+    nha::cpu::chunk_strengths(chunk.view(), total.data(), strength.data());
     benchmark::ClobberMemory();
   });
 }

@@ -11,7 +11,8 @@ using namespace nha_bench;
 
 /// The tokens of a problem given again and again to one sequence, so that window and slots are full
 /// and nothing is cleared.
-Task continued(PrefillProblem& problem, nha::Algorithm algorithm = nha::Algorithm::automatic) {
+Task continued(PrefillProblem& problem,
+               nha::PrefillAlgorithm algorithm = nha::PrefillAlgorithm::automatic) {
   return [&problem, algorithm] {
     nha::prefill(problem.inputs, problem.state, {.o = problem.out.o}, problem.workspace,
                  {.algorithm = algorithm});
@@ -31,7 +32,8 @@ void small(benchmark::State& state, const PrefillSize& size) {
   fill(reference);
   measure(state,
           {.operations = size.operations() * size.query_tokens(), .tokens = size.query_tokens()},
-          continued(ours), {{"ours/reference", continued(reference, nha::Algorithm::reference)}});
+          continued(ours),
+          {{"ours/reference", continued(reference, nha::PrefillAlgorithm::reference)}});
 }
 
 void odd(benchmark::State& state, const PrefillSize& size, const PrefillSize& even) {

@@ -21,7 +21,7 @@
 #include <nha/io/checkpoint.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/io/new_file.hpp>
-#include <nha/layer/language_model.hpp>
+#include <nha/model/language_model.hpp>
 
 #include <algorithm>
 #include <array>

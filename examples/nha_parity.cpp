@@ -56,7 +56,7 @@ Exit status: 0 all results within tolerance, 1 some not, 2 wrong options or not 
 )";
 
 struct Options {
-  nha::Algorithm algorithm = nha::Algorithm::automatic;
+  nha::PrefillAlgorithm algorithm = nha::PrefillAlgorithm::automatic;
   std::string dtype = "f32";
   bool backward = false;
   Index split = 0;  // 0: all tokens at once
@@ -120,8 +120,8 @@ class CaseRunner {
 
   /// Whether gradients come by chunks, and so may use what run() has computed.
   bool has_chunked_backward() const {
-    return options_.algorithm == nha::Algorithm::chunked ||
-           options_.algorithm == nha::Algorithm::automatic;
+    return options_.algorithm == nha::PrefillAlgorithm::chunked ||
+           options_.algorithm == nha::PrefillAlgorithm::automatic;
   }
   nha::AttentionCaseGradients<nha::accumulate_t<T>> run_backward(
       const nha::AttentionSaved<T>& saved = {}) {
@@ -158,7 +158,7 @@ class CaseRunner {
         nha::AttentionOutputs<T>{
             .o = results_.o, .lse = results_.lse, .slot_share = results_.slot_share}
             .tokens(first, count);
-    if (options_.algorithm == nha::Algorithm::recurrent && options_.split == 1)
+    if (options_.algorithm == nha::PrefillAlgorithm::recurrent && options_.split == 1)
       nha::step(inputs, state_, outputs, workspace_);
     else
       nha::prefill(inputs, state_, outputs, workspace_, {.algorithm = options_.algorithm});
@@ -324,13 +324,13 @@ std::optional<int> parse_arguments(const std::vector<std::string>& arguments, Op
     const std::string wrong = argument + " is '" + value + "'; expected ";
     if (argument == "--algorithm") {
       if (value == "reference")
-        options.algorithm = nha::Algorithm::reference;
+        options.algorithm = nha::PrefillAlgorithm::reference;
       else if (value == "recurrent")
-        options.algorithm = nha::Algorithm::recurrent;
+        options.algorithm = nha::PrefillAlgorithm::recurrent;
       else if (value == "chunked")
-        options.algorithm = nha::Algorithm::chunked;
+        options.algorithm = nha::PrefillAlgorithm::chunked;
       else if (value == "auto")
-        options.algorithm = nha::Algorithm::automatic;
+        options.algorithm = nha::PrefillAlgorithm::automatic;
       else
         return usage_error(wrong + "reference, recurrent, chunked or auto");
     } else if (argument == "--dtype") {

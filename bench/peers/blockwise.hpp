@@ -119,13 +119,14 @@ class Blockwise {
         decay_(i, m) = sum[static_cast<std::size_t>(m)];
         inverse_(i, m) = gates[m];
       }
-      using V = nha::simd::vec<float, nha::simd::default_arch>;
-      for (Index m = 0; m < slots_; m += nha::simd::lanes<float, nha::simd::default_arch>) {
+      using V = nha::cpu::simd::vec<float, nha::cpu::simd::default_arch>;
+      for (Index m = 0; m < slots_;
+           m += nha::cpu::simd::lanes<float, nha::cpu::simd::default_arch>) {
         V keep, write;
-        nha::exp_and_complement<float>(nha::simd::load<V>(&inverse_(i, m)), keep, write);
-        const V decay = nha::exp_nonpositive<float>(nha::simd::load<V>(&decay_(i, m)));
-        nha::simd::store(&decay_(i, m), decay);
-        nha::simd::store(&inverse_(i, m), write / decay);
+        nha::cpu::exp_and_complement<float>(nha::cpu::simd::load<V>(&inverse_(i, m)), keep, write);
+        const V decay = nha::cpu::exp_nonpositive<float>(nha::cpu::simd::load<V>(&decay_(i, m)));
+        nha::cpu::simd::store(&decay_(i, m), decay);
+        nha::cpu::simd::store(&inverse_(i, m), write / decay);
       }
     }
   }
@@ -144,7 +145,7 @@ class Blockwise {
       for (Index j = from; j < to; ++j) scores[j] *= scale;
       std::fill(scores + to, scores + nha::padded(band), kNone);
       nha::SoftmaxState<float> state;
-      nha::absorb(state, row, padded_slots_ + nha::padded(band));
+      nha::cpu::online_softmax_update(state, row, padded_slots_ + nha::padded(band));
       normalizer_[static_cast<std::size_t>(i)] = state.normalizer();
     }
   }

@@ -51,8 +51,8 @@ class Causal {
         const Index visible = std::min(keys, start + i + 1 - first);
         for (Index j = 0; j < visible; ++j) row[j] *= scale;
         std::fill(row + visible, row + nha::padded(keys), -nha::kInfinity<float>);
-        const float factor =
-            nha::absorb(softmax_[static_cast<std::size_t>(i)], row, nha::padded(keys));
+        const float factor = nha::cpu::online_softmax_update(softmax_[static_cast<std::size_t>(i)],
+                                                             row, nha::padded(keys));
         if (first > 0)
           for (Index d = 0; d < dim; ++d) o[i * dim + d] *= factor;
       }

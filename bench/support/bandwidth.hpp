@@ -42,8 +42,8 @@ class Bandwidth {
   }
 
  private:
-  using V = nha::simd::vec<float, nha::simd::default_arch>;
-  static constexpr nha::Index kLanes = nha::simd::lanes<float, nha::simd::default_arch>;
+  using V = nha::cpu::simd::vec<float, nha::cpu::simd::default_arch>;
+  static constexpr nha::Index kLanes = nha::cpu::simd::lanes<float, nha::cpu::simd::default_arch>;
   static constexpr int kVectors = 8;
   static constexpr nha::Index kStep = std::max<nha::Index>(kVectors * kLanes, nha::kRowPadding);
   static constexpr double kLeastSeconds = 3e-4;
@@ -67,11 +67,11 @@ class Bandwidth {
     for (V& s : sum) s = V(0.0f);
     const float* data = buffer_.data();
     for (nha::Index i = from; i < buffer_.size(); i += kVectors * kLanes)
-      nha::simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        sum[v] = sum[v] + nha::simd::load<V>(data + i + v * kLanes);
+      nha::cpu::simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+        sum[v] = sum[v] + nha::cpu::simd::load<V>(data + i + v * kLanes);
       });
     float total = 0;
-    for (const V& s : sum) total += nha::simd::reduce_add(s);
+    for (const V& s : sum) total += nha::cpu::simd::reduce_add(s);
     benchmark::DoNotOptimize(total);
   }
   void update() {
@@ -79,8 +79,9 @@ class Bandwidth {
     volatile float one = 1.0f;  // read anew, so that the multiplication is not removed
     const V factor(one);
     for (nha::Index i = 0; i < written_; i += kVectors * kLanes)
-      nha::simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
-        nha::simd::store(data + i + v * kLanes, nha::simd::load<V>(data + i + v * kLanes) * factor);
+      nha::cpu::simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+        nha::cpu::simd::store(data + i + v * kLanes,
+                              nha::cpu::simd::load<V>(data + i + v * kLanes) * factor);
       });
   }
 

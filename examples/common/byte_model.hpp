@@ -9,7 +9,7 @@
 
 #include <nha/core/dtype.hpp>
 #include <nha/core/tensor.hpp>
-#include <nha/layer/language_model.hpp>
+#include <nha/model/language_model.hpp>
 #include <nha/parallel/thread_pool.hpp>
 
 #include <algorithm>

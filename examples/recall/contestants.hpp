@@ -6,9 +6,9 @@
 #include "command_line.hpp"
 
 #include <nha/core/dtype.hpp>
-#include <nha/layer/language_model_state.hpp>
-#include <nha/layer/layer_options.hpp>
-#include <nha/layer/model_options.hpp>
+#include <nha/model/layer_options.hpp>
+#include <nha/model/model_options.hpp>
+#include <nha/model/state.hpp>
 
 #include <algorithm>
 #include <cstddef>
@@ -65,7 +65,7 @@ inline nha::ModelOptions model_options(const Options& options, Index slots, Inde
   model.layer.attention.empty_slots = options.empty_slots;
   model.layer.gate_divisor = options.gate_divisor;
   model.layer.gate_bias = true;
-  model.layer.convolution_taps = options.convolution;
+  model.layer.convolution_kernel_size = options.convolution;
   return model;
 }
 

@@ -8,7 +8,7 @@
 #include "task.hpp"
 
 #include <nha/core/dtype.hpp>
-#include <nha/layer/language_model.hpp>
+#include <nha/model/language_model.hpp>
 #include <nha/train/adamw.hpp>
 #include <nha/train/gradient_norm.hpp>
 #include <nha/train/initial_weights.hpp>

@@ -175,7 +175,7 @@ using View = typename nha::Tensor<T, Rank>::View;
 
 /// Copies the slots out of a state, which keeps them in an order of its own.
 template <class Acc, class State>
-void read_slots(const State& state, Results& results) {
+void nha::cpu::read_slots(const State& state, Results& results) {
   const nha::AttentionShape& s = state.shape();
   const at::TensorOptions type(kScalarType<Acc>);
   results[final_slot_k] = at::empty({s.batch, s.kv_heads, s.slots, s.key_dim}, type);
@@ -210,7 +210,7 @@ Results forward(const nha::AttentionOptions& options, const Inputs& given,
                 .lse = view_of<View<Acc, 3>>("lse", results[lse]),
                 .slot_share = view_of<View<Acc, 3>>("slot_share", results[slot_share])},
                workspace(), TorchExecutor());
-  if (full) read_slots<Acc>(state, results);
+  if (full) nha::cpu::read_slots<Acc>(state, results);
   return results;
 }
 

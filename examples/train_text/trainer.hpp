@@ -8,7 +8,7 @@
 #include <nha/core/checksum.hpp>
 #include <nha/core/error.hpp>
 #include <nha/io/training_checkpoint.hpp>
-#include <nha/layer/language_model.hpp>
+#include <nha/model/language_model.hpp>
 #include <nha/parallel/thread_pool.hpp>
 #include <nha/train/adamw.hpp>
 #include <nha/train/gradient_norm.hpp>
@@ -51,7 +51,7 @@ inline nha::ModelOptions model_options(const Options& options) {
   model.layer.feature_map = nha::FeatureMap::swish;
   model.layer.gate_divisor = options.gate_divisor;
   model.layer.gate_bias = options.gate_bias.has_value();
-  model.layer.convolution_taps = options.convolution;
+  model.layer.convolution_kernel_size = options.convolution;
   return model;
 }
 

@@ -40,7 +40,7 @@
 #define NHA_DETAIL_VECTOR ssse3
 #elif defined(__SSE3__)
 #define NHA_DETAIL_VECTOR sse3
-#elif defined(__SSE2__) || defined(_M_X64)
+#elif defined(__SSE2__)
 #define NHA_DETAIL_VECTOR sse2
 #elif defined(__ARM_FEATURE_SVE_BITS) && __ARM_FEATURE_SVE_BITS > 0
 #define NHA_DETAIL_VECTOR NHA_DETAIL_CAT(sve, __ARM_FEATURE_SVE_BITS)
@@ -76,7 +76,7 @@
 #define NHA_DETAIL_SIMD
 #endif
 
-#if defined(__cpp_exceptions) || defined(_CPPUNWIND)
+#if defined(__cpp_exceptions)
 #define NHA_HAS_EXCEPTIONS 1
 #define NHA_DETAIL_THROW
 #else
@@ -108,10 +108,7 @@
   }                           \
   }
 
-#if defined(_MSC_VER) && !defined(__clang__)
-#define NHA_INLINE __forceinline
-#define NHA_NOINLINE __declspec(noinline)
-#else
 #define NHA_INLINE inline __attribute__((always_inline))
 #define NHA_NOINLINE __attribute__((noinline))
-#endif
+// After the parameters of a lambda: it is inlined where it is called.
+#define NHA_INLINE_LAMBDA __attribute__((always_inline))

@@ -8,6 +8,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
 
 #include <Eigen/Core>

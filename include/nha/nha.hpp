@@ -20,7 +20,7 @@
 #include <nha/memory/sliding_window.hpp>
 #include <nha/memory/slot_memory.hpp>
 #include <nha/memory/state.hpp>
-#include <nha/memory/state_bytes.hpp>
+#include <nha/memory/state_archive.hpp>
 #include <nha/parallel/executor.hpp>
 #include <nha/parallel/thread_pool.hpp>
 #include <nha/version.hpp>

@@ -15,6 +15,6 @@ int nha_test::NHA_ABI_RUN(const nha::AttentionInputs<float>& inputs,
   nha::Workspace workspace;
   nha::prefill(inputs, state, outputs, workspace);
   state = copy;
-  nha::prefill(inputs, state, outputs, workspace, {.algorithm = nha::Algorithm::chunked});
-  return static_cast<int>(nha::simd::lanes<float, nha::simd::default_arch>);
+  nha::prefill(inputs, state, outputs, workspace, {.algorithm = nha::PrefillAlgorithm::chunked});
+  return static_cast<int>(nha::cpu::simd::lanes<float, nha::cpu::simd::default_arch>);
 }

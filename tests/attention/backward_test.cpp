@@ -20,7 +20,7 @@ using namespace nha_test;  // NOLINT
 using nha::AttentionState;
 using nha::EmptySlots;
 
-template <class T, class E = const nha::Serial, class Arch = nha::simd::default_arch>
+template <class T, class E = const nha::Serial, class Arch = nha::cpu::simd::default_arch>
 Gradients<T> chunked_gradients(const RandomCase<T>& c, const AttentionState<T>& state,
                                const Cotangents<T>& cotangents,
                                const nha::BackwardOptions& options = {},
@@ -264,7 +264,7 @@ void check_stated_workspace(Index dim, Index window, Index group, Index tokens) 
   for (const Index count : {tokens, std::min(tokens, far), std::min<Index>(tokens, 512)})
     for (const Index reach : {Index{1}, nha::detail::kLongWindow, far, window})
       for (Index past = reach - count - 2; past <= reach - count + 2; ++past) {
-        const std::size_t needed = nha::detail::backward_bytes<nha::simd::default_arch, Call>(
+        const std::size_t needed = nha::detail::backward_bytes<nha::cpu::simd::default_arch, Call>(
             state, group, count, std::max<Index>(past, 0), {});
         EXPECT_LE(needed, stated) << "window " << window << ", " << group << " heads, " << tokens
                                   << " tokens, " << count << " after " << past;

@@ -14,10 +14,10 @@
 namespace {
 
 using namespace nha_test;  // NOLINT
-using nha::Algorithm;
 using nha::AttentionOptions;
 using nha::AttentionState;
 using nha::EmptySlots;
+using nha::PrefillAlgorithm;
 using nha::PrefillOptions;
 
 struct Setting {
@@ -110,12 +110,12 @@ TYPED_TEST_SUITE(Prefill, Types);
 
 TYPED_TEST(Prefill, ChunkedIsTheDefinition) {
   for (const Setting& setting : settings())
-    this->expect_definition(setting, {.algorithm = Algorithm::chunked});
+    this->expect_definition(setting, {.algorithm = PrefillAlgorithm::chunked});
 }
 
 TYPED_TEST(Prefill, RecurrentIsTheDefinition) {
   for (const Setting& setting : settings())
-    this->expect_definition(setting, {.algorithm = Algorithm::recurrent});
+    this->expect_definition(setting, {.algorithm = PrefillAlgorithm::recurrent});
 }
 
 TYPED_TEST(Prefill, AutomaticIsTheDefinition) {
@@ -128,7 +128,7 @@ TYPED_TEST(Prefill, AnyChunkSizeGivesTheSame) {
   const Setting packed{"packed", {.lengths = {5, 40, 0, 22}}, {.window = 0}};
   for (const Setting& setting : {odd, early, packed})
     for (Index chunk : {1, 2, 3, 7, 15, 16, 17, 32, 50, 66, 67, 68, 1000})
-      this->expect_definition(setting, {.algorithm = Algorithm::chunked, .chunk = chunk});
+      this->expect_definition(setting, {.algorithm = PrefillAlgorithm::chunked, .chunk = chunk});
 }
 
 TYPED_TEST(Prefill, AnySplitGivesTheSame) {
@@ -141,7 +141,7 @@ TYPED_TEST(Prefill, AnySplitGivesTheSame) {
     CaseOutputs<T> whole(c.shape);
     prefill_range(c, whole_state, whole, 0, c.shape.tokens, std::max<Index>(c.shape.tokens, 1));
     for (Index piece : {1, 2, 5, 16, 19, 64}) {
-      for (Algorithm algorithm : {Algorithm::automatic, Algorithm::chunked}) {
+      for (PrefillAlgorithm algorithm : {PrefillAlgorithm::automatic, PrefillAlgorithm::chunked}) {
         AttentionState<T> state(c.attention_shape(), setting.options);
         CaseOutputs<T> out(c.shape);
         prefill_range(c, state, out, 0, c.shape.tokens, piece, {.algorithm = algorithm});
@@ -163,11 +163,11 @@ TYPED_TEST(Prefill, StepsAndChunksMixFreely) {
     CaseOutputs<T> whole(c.shape), out(c.shape);
     nha::reference(c.inputs(), whole_state, whole.views());
     // 3 steps, a chunk, a step, chunks of a few, steps, the rest.
-    prefill_range(c, state, out, 0, 3, 1, {.algorithm = Algorithm::recurrent});
-    prefill_range(c, state, out, 3, 20, 17, {.algorithm = Algorithm::chunked});
-    prefill_range(c, state, out, 20, 21, 1, {.algorithm = Algorithm::recurrent});
-    prefill_range(c, state, out, 21, 33, 2, {.algorithm = Algorithm::chunked});
-    prefill_range(c, state, out, 33, 36, 1, {.algorithm = Algorithm::recurrent});
+    prefill_range(c, state, out, 0, 3, 1, {.algorithm = PrefillAlgorithm::recurrent});
+    prefill_range(c, state, out, 3, 20, 17, {.algorithm = PrefillAlgorithm::chunked});
+    prefill_range(c, state, out, 20, 21, 1, {.algorithm = PrefillAlgorithm::recurrent});
+    prefill_range(c, state, out, 21, 33, 2, {.algorithm = PrefillAlgorithm::chunked});
+    prefill_range(c, state, out, 33, 36, 1, {.algorithm = PrefillAlgorithm::recurrent});
     prefill_range(c, state, out, 36, c.shape.tokens, c.shape.tokens);
     EXPECT_LT(relative_error(out, whole), Tolerance<T>::value);
     EXPECT_LT(slot_error(state, whole_state), Tolerance<T>::value);
@@ -313,7 +313,8 @@ TEST(PrefillModes, NoWindowIsGatedSlotAttention) {
 
 TEST(PrefillModes, NothingToReadGivesZeroAndMinusInfinity) {
   const RandomCase<float> c({.tokens = 20});
-  for (Algorithm algorithm : {Algorithm::reference, Algorithm::recurrent, Algorithm::chunked}) {
+  for (PrefillAlgorithm algorithm :
+       {PrefillAlgorithm::reference, PrefillAlgorithm::recurrent, PrefillAlgorithm::chunked}) {
     // No slots and no window: every token.
     auto shape = c.attention_shape();
     shape.slots = 0;
@@ -332,7 +333,8 @@ TEST(PrefillModes, NothingToReadGivesZeroAndMinusInfinity) {
 TEST(PrefillModes, InfinitelyFastGatesForgetEverythingBefore) {
   RandomCase<double> c({.tokens = 40});
   for (double& g : c.log_gate.values()) g = -INFINITY;
-  for (Algorithm algorithm : {Algorithm::reference, Algorithm::recurrent, Algorithm::chunked}) {
+  for (PrefillAlgorithm algorithm :
+       {PrefillAlgorithm::reference, PrefillAlgorithm::recurrent, PrefillAlgorithm::chunked}) {
     AttentionState<double> state(c.attention_shape(), {.window = 0});
     CaseOutputs<double> out(c.shape);
     nha::Workspace workspace;
@@ -363,7 +365,8 @@ TYPED_TEST(HalfStorage, AccumulatesInFloat) {
   AttentionState<double> exact_state(c.attention_shape(), options);
   CaseOutputs<double> expected(c.shape);
   nha::reference(exact.inputs(), exact_state, expected.views());
-  for (Algorithm algorithm : {Algorithm::reference, Algorithm::recurrent, Algorithm::chunked}) {
+  for (PrefillAlgorithm algorithm :
+       {PrefillAlgorithm::reference, PrefillAlgorithm::recurrent, PrefillAlgorithm::chunked}) {
     AttentionState<T> state(c.attention_shape(), options);
     CaseOutputs<T> out(c.shape);
     nha::Workspace workspace;

@@ -162,36 +162,4 @@ TEST(Buffer, MoveAssignmentEmptiesTheOther) {
   EXPECT_EQ(a.size(), 32u);
 }
 
-TEST(Buffer, BytesBeyondAnyMemoryAreRefused) {
-  nha::check_bytes("a thing", 1e12);
-  NHA_EXPECT_ERROR(nha::check_bytes("a thing", 1e30), nha::ArgumentError,
-                   "a thing of 1e+30 bytes does not fit in memory");
-}
-
-TEST(Buffer, PaddedRoundsUp) {
-  EXPECT_EQ(nha::padded(0), 0);
-  EXPECT_EQ(nha::padded(1), 16);
-  EXPECT_EQ(nha::padded(16), 16);
-  EXPECT_EQ(nha::padded(17), 32);
-}
-
-TEST(SectionCursor, SectionsAreAlignedAndInOrder) {
-  Buffer buffer(1024);
-  nha::SectionCursor cursor(buffer.data());
-  float* first = cursor.take<float>(3);
-  double* none = cursor.take<double>(0);
-  double* second = cursor.take<double>(9);
-  EXPECT_EQ(reinterpret_cast<std::byte*>(first), buffer.data());
-  EXPECT_EQ(reinterpret_cast<std::byte*>(none), buffer.data() + 64);
-  EXPECT_EQ(reinterpret_cast<std::byte*>(second), buffer.data() + 64);
-  EXPECT_EQ(cursor.used(), 64u + 128u);
-}
-
-TEST(SectionCursor, WithoutABlockItMeasuresTheSame) {
-  nha::SectionCursor cursor(nullptr);
-  EXPECT_EQ(cursor.take<float>(3), nullptr);
-  EXPECT_EQ(cursor.take<double>(9), nullptr);
-  EXPECT_EQ(cursor.used(), 64u + 128u);
-}
-
 }  // namespace

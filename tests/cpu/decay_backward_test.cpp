@@ -70,13 +70,14 @@ struct Problem {
   template <class Arch>
   void run() {
     const Index stride = c.slots + kSpare;
-    std::array<nha::SlotReading<T>, 2> readings;
+    std::array<nha::cpu::SlotReading<T>, 2> readings;
     for (std::size_t i = 0; i < 2; ++i)
       readings[i] = {start[i].data(),   stride, pairs[i].data(), kPairStride,
                      weights[i].data(), stride};
-    const nha::EnteringGates<T> gates{retention.data(), write.data(), c.slots, c.first, c.count};
-    nha::decay_gradients<Arch>(gates, c.group, readings, end_start.data(), end_pairs.data(),
-                               d_log_retention.data(), d_write.data());
+    const nha::cpu::EnteringGates<T> gates{retention.data(), write.data(), c.slots, c.first,
+                                           c.count};
+    nha::cpu::decay_gradients<Arch>(gates, c.group, readings, end_start.data(), end_pairs.data(),
+                                    d_log_retention.data(), d_write.data());
   }
 
   /// Expects every gradient within `tolerance` of the sum of its terms' sizes.

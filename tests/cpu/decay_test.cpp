@@ -57,7 +57,7 @@ class Decay : public ::testing::Test {
   }
 
   std::vector<double> log_gate, retention, write, values, pairs;
-  nha::EnteringGates<double> gates{};
+  nha::cpu::EnteringGates<double> gates{};
 };
 TYPED_TEST_SUITE(Decay, nha_test::Architectures);
 
@@ -65,8 +65,8 @@ TYPED_TEST(Decay, LogitsAreMovedToEachQuerysTime) {
   for (const DecayCase& c : decay_cases()) {
     this->make(c);
     auto logits = this->values;
-    nha::decay_logits<TypeParam>(this->gates, c.group, this->pairs.data(), 48, logits.data(),
-                                 c.slots);
+    nha::cpu::decay_logits<TypeParam>(this->gates, c.group, this->pairs.data(), 48, logits.data(),
+                                      c.slots);
     for (Index row = 0; row < c.count * c.group; ++row)
       for (Index m = 0; m < c.slots; ++m) {
         const Index i = row / c.group;
@@ -84,8 +84,8 @@ TYPED_TEST(Decay, WeightsGoBackToTheChunksStartAndToItsTokens) {
     this->make(c);
     auto weights = this->values;
     std::vector<double> to_tokens(this->pairs.size(), 1.0);
-    nha::decay_weights<TypeParam>(this->gates, c.group, weights.data(), c.slots, to_tokens.data(),
-                                  48);
+    nha::cpu::decay_weights<TypeParam>(this->gates, c.group, weights.data(), c.slots,
+                                       to_tokens.data(), 48);
     for (Index row = 0; row < c.count * c.group; ++row) {
       const Index i = row / c.group;
       for (Index m = 0; m < c.slots; ++m)
@@ -108,7 +108,7 @@ TYPED_TEST(Decay, StrengthsAreWhatIsLeftAtTheChunksEnd) {
     this->make(c);
     std::vector<double> total(static_cast<std::size_t>(c.slots));
     std::vector<double> strength(this->write.size(), 9.0);
-    nha::chunk_strengths<TypeParam>(this->gates, total.data(), strength.data());
+    nha::cpu::chunk_strengths<TypeParam>(this->gates, total.data(), strength.data());
     for (Index m = 0; m < c.slots; ++m) {
       ASSERT_NEAR(total[static_cast<std::size_t>(m)], this->decay(c.count - 1, -1, m), 1e-14);
       for (Index j = 0; j < c.count; ++j)
@@ -128,7 +128,7 @@ TEST(DecayMass, IsTheMassEachTokenSees) {
   std::fill_n(write, 48, 0.0f);
   for (int i = 0; i < 3; ++i) write[i * 16] = 0.5f;
   const float mass[16] = {0.5f};
-  nha::decay_mass<float>({retention, write, 16, 1, 3}, mass, seen, inverse, log);
+  nha::cpu::decay_mass<float>({retention, write, 16, 1, 3}, mass, seen, inverse, log);
   EXPECT_EQ(seen[0], 0.5f);
   EXPECT_EQ(seen[16], 0.75f);
   EXPECT_EQ(seen[32], 0.875f);

@@ -35,10 +35,10 @@ class Decode : public testing::Test {
     nha::SlotMemoryView<double> view;
   };
   Slots slots(Index count, Index key_dim, Index value_dim) {
-    nha::SectionCursor size(nullptr);
+    nha::Arena size(nullptr);
     nha::SlotMemoryView<double>::take(size, key_dim, value_dim, count);
     Slots s{nha::Buffer(size.used()), {}};
-    nha::SectionCursor cursor(s.buffer.data());
+    nha::Arena cursor(s.buffer.data());
     s.view = nha::SlotMemoryView<double>::take(cursor, key_dim, value_dim, count);
     s.view.clear();
     for (Index m = 0; m < count; ++m) {
@@ -70,15 +70,16 @@ TYPED_TEST(Decode, SlotsAreUpdatedOnceAndReadByEveryQuery) {
       const Numbers query = this->numbers(queries * padded(dim));
       const Numbers weights = this->numbers(queries * padded(slots));
       if (enters) expected.view.enter(retention.data(), write.data(), key.data(), value.data(), 0);
-      const nha::EnteringToken<double> token{retention.data(), write.data(), key.data(),
-                                             value.data()};
+      const nha::cpu::EnteringToken<double> token{retention.data(), write.data(), key.data(),
+                                                  value.data()};
 
       Numbers logits(static_cast<std::size_t>(queries * padded(slots)));
-      nha::score_slots<TypeParam>(view, enters ? &token : nullptr, queries,
-                                  {query.data(), padded(dim)}, {logits.data(), padded(slots)});
+      nha::cpu::score_slots<TypeParam>(view, enters ? &token : nullptr, queries,
+                                       {query.data(), padded(dim)}, {logits.data(), padded(slots)});
       Numbers output(static_cast<std::size_t>(queries * padded(dim + 3)));
-      nha::read_slots<TypeParam>(view, enters ? &token : nullptr, queries,
-                                 {weights.data(), padded(slots)}, {output.data(), padded(dim + 3)});
+      nha::cpu::read_slots<TypeParam>(view, enters ? &token : nullptr, queries,
+                                      {weights.data(), padded(slots)},
+                                      {output.data(), padded(dim + 3)});
 
       for (Index q = 0; q < queries; ++q) {
         for (Index m = 0; m < slots; ++m) {
@@ -110,10 +111,10 @@ TYPED_TEST(Decode, SlotsAreUpdatedOnceAndReadByEveryQuery) {
 template <class Arch, class T>
 void check_window(Index queries, Index capacity, Index dim, Index tokens) {
   using Acc = nha::accumulate_t<T>;
-  nha::SectionCursor size(nullptr);
+  nha::Arena size(nullptr);
   nha::SlidingWindowView<T>::take(size, capacity, dim, dim + 2);
   nha::Buffer buffer(size.used());
-  nha::SectionCursor cursor(buffer.data());
+  nha::Arena cursor(buffer.data());
   const auto window = nha::SlidingWindowView<T>::take(cursor, capacity, dim, dim + 2);
   std::mt19937 random(3);
   const auto small = [&] { return static_cast<float>(static_cast<int>(random() % 17) - 8); };
@@ -135,12 +136,12 @@ void check_window(Index queries, Index capacity, Index dim, Index tokens) {
   const std::vector<Acc> query = rows(padded(dim), dim);
   const std::vector<Acc> weights = rows(padded(capacity), visible);
   std::vector<Acc> logits(static_cast<std::size_t>(queries * padded(capacity)), Acc{-1});
-  nha::score_window<Arch>(window, oldest, visible, queries, {query.data(), padded(dim)},
-                          {logits.data(), padded(capacity)});
+  nha::cpu::score_window<Arch>(window, oldest, visible, queries, {query.data(), padded(dim)},
+                               {logits.data(), padded(capacity)});
   std::vector<Acc> output = rows(padded(dim + 2), dim + 2);
   const std::vector<Acc> before = output;
-  nha::read_window<Arch>(window, oldest, visible, queries, {weights.data(), padded(capacity)},
-                         {output.data(), padded(dim + 2)});
+  nha::cpu::read_window<Arch>(window, oldest, visible, queries, {weights.data(), padded(capacity)},
+                              {output.data(), padded(dim + 2)});
   // Small whole numbers: every sum is exact.
   for (Index q = 0; q < queries; ++q) {
     for (Index i = 0; i < padded(capacity); ++i) {

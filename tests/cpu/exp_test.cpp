@@ -37,18 +37,19 @@ class Exp : public ::testing::Test {
   /// exp of 16 numbers, in place.
   template <class T>
   static void simd_exp(T* values) {
-    using V = nha::simd::vec<T, Arch>;
-    for (Index i = 0; i < 16; i += nha::simd::lanes<T, Arch>)
-      nha::simd::store(values + i, nha::exp_nonpositive<T>(nha::simd::load<V>(values + i)));
+    using V = nha::cpu::simd::vec<T, Arch>;
+    for (Index i = 0; i < 16; i += nha::cpu::simd::lanes<T, Arch>)
+      nha::cpu::simd::store(values + i,
+                            nha::cpu::exp_nonpositive<T>(nha::cpu::simd::load<V>(values + i)));
   }
   template <class T>
   static void both(const T* x, T* exp, T* complement) {
-    using V = nha::simd::vec<T, Arch>;
-    for (Index i = 0; i < 16; i += nha::simd::lanes<T, Arch>) {
+    using V = nha::cpu::simd::vec<T, Arch>;
+    for (Index i = 0; i < 16; i += nha::cpu::simd::lanes<T, Arch>) {
       V e, c;
-      nha::exp_and_complement<T>(nha::simd::load<V>(x + i), e, c);
-      nha::simd::store(exp + i, e);
-      nha::simd::store(complement + i, c);
+      nha::cpu::exp_and_complement<T>(nha::cpu::simd::load<V>(x + i), e, c);
+      nha::cpu::simd::store(exp + i, e);
+      nha::cpu::simd::store(complement + i, c);
     }
   }
 };
@@ -66,7 +67,8 @@ TYPED_TEST(Exp, FloatsAreWithinTwoUlpEverywhere) {
   const auto first = std::bit_cast<std::uint32_t>(-1e-8f);
   const auto last = std::bit_cast<std::uint32_t>(-87.3365f);
   // One architecture in full, the others in samples: they run the same operations.
-  const std::uint32_t stride = std::is_same_v<TypeParam, nha::simd::default_arch> ? kEvery : 997;
+  const std::uint32_t stride =
+      std::is_same_v<TypeParam, nha::cpu::simd::default_arch> ? kEvery : 997;
   double worst = 0, worst_complement = 0;
   float x[16], e[16], c[16];
   for (std::uint32_t bits = first; bits <= last; bits += 16 * stride) {

@@ -32,14 +32,15 @@ class Gemm : public ::testing::Test {
     const auto b = whole_numbers<T>(depth * columns, 2);
     auto c = whole_numbers<T>(rows * c_stride, 3);
     const auto before = c;
-    const nha::RightOperand<T> right = panels_b ? nha::RightOperand<T>{b.data(), depth * 16, 16}
-                                                : nha::row_major(b.data(), columns);
+    const nha::cpu::RightOperand<T> right =
+        panels_b ? nha::cpu::RightOperand<T>{b.data(), depth * 16, 16}
+                 : nha::cpu::row_major(b.data(), columns);
     if (transposed_a)
-      nha::gemm<Arch>(rows, columns, depth, nha::Transposed<T>{a.data(), rows}, right, c.data(),
-                      c_stride, start);
+      nha::cpu::gemm<Arch>(rows, columns, depth, nha::cpu::Transposed<T>{a.data(), rows}, right,
+                           c.data(), c_stride, start);
     else
-      nha::gemm<Arch>(rows, columns, depth, nha::Rows<T>{a.data(), depth}, right, c.data(),
-                      c_stride, start);
+      nha::cpu::gemm<Arch>(rows, columns, depth, nha::cpu::Rows<T>{a.data(), depth}, right,
+                           c.data(), c_stride, start);
     for (Index i = 0; i < rows; ++i)
       for (Index j = 0; j < c_stride; ++j) {
         const auto at = static_cast<std::size_t>(i * c_stride + j);
@@ -62,16 +63,16 @@ TYPED_TEST(Gemm, IsThePlainProductAtEverySize) {
   for (Index rows : {0, 1, 2, 5, 6, 7, 8, 9, 13, 16, 17})
     for (Index columns : {16, 32, 48, 80})
       for (Index depth : {0, 1, 3, 64}) {
-        this->template check<float>(rows, columns, depth, nha::StartAtZero(), false, false);
-        this->template check<double>(rows, columns, depth, nha::Accumulate(), false, false);
+        this->template check<float>(rows, columns, depth, nha::cpu::StartAtZero(), false, false);
+        this->template check<double>(rows, columns, depth, nha::cpu::Accumulate(), false, false);
       }
 }
 
 TYPED_TEST(Gemm, TakesEitherOrientationAndPackedPanels) {
   for (bool transposed : {false, true})
     for (bool panels : {false, true}) {
-      this->template check<float>(16, 48, 20, nha::StartAtZero(), transposed, panels);
-      this->template check<double>(7, 64, 9, nha::Accumulate(), transposed, panels);
+      this->template check<float>(16, 48, 20, nha::cpu::StartAtZero(), transposed, panels);
+      this->template check<double>(7, 64, 9, nha::cpu::Accumulate(), transposed, panels);
     }
 }
 
@@ -79,10 +80,11 @@ TYPED_TEST(Gemm, ScalesWhatItStartsFrom) {
   const auto row_factors = this->template whole_numbers<float>(16, 5);
   const auto column_factors = this->template whole_numbers<float>(48, 6);
   const auto from = this->template whole_numbers<float>(16 * 64, 7);
-  this->template check<float>(16, 48, 8, nha::ScaleRows<float>{row_factors.data(), from.data(), 64},
-                              false, false);
   this->template check<float>(
-      16, 48, 8, nha::ScaleColumns<float>{column_factors.data(), from.data(), 64}, false, false);
+      16, 48, 8, nha::cpu::ScaleRows<float>{row_factors.data(), from.data(), 64}, false, false);
+  this->template check<float>(16, 48, 8,
+                              nha::cpu::ScaleColumns<float>{column_factors.data(), from.data(), 64},
+                              false, false);
 }
 
 TYPED_TEST(Gemm, CallsWhatIsDoneAsideAfterEachTile) {
@@ -91,9 +93,9 @@ TYPED_TEST(Gemm, CallsWhatIsDoneAsideAfterEachTile) {
     const auto b = TestFixture::template whole_numbers<float>(8 * 16, 2);
     std::vector<float> c(static_cast<std::size_t>(rows * 16));
     int count = 0;
-    nha::gemm<TypeParam>(rows, 16, 8, nha::Rows<float>{a.data(), 8},
-                         nha::row_major(b.data(), Index{16}), c.data(), 16, nha::StartAtZero(),
-                         [&] { ++count; });
+    nha::cpu::gemm<TypeParam>(rows, 16, 8, nha::cpu::Rows<float>{a.data(), 8},
+                              nha::cpu::row_major(b.data(), Index{16}), c.data(), 16,
+                              nha::cpu::StartAtZero(), [&] { ++count; });
     return count;
   };
   EXPECT_EQ(calls(0), 0);

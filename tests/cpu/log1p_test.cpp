@@ -16,11 +16,12 @@ class Log1p : public ::testing::Test {
  protected:
   template <class T>
   static T log1p(T x) {
-    using V = nha::simd::vec<T, Arch>;
+    using V = nha::cpu::simd::vec<T, Arch>;
     T values[16];
     std::fill_n(values, 16, x);
-    for (nha::Index i = 0; i < 16; i += nha::simd::lanes<T, Arch>)
-      nha::simd::store(values + i, nha::log1p_unit<T>(nha::simd::load<V>(values + i)));
+    for (nha::Index i = 0; i < 16; i += nha::cpu::simd::lanes<T, Arch>)
+      nha::cpu::simd::store(values + i,
+                            nha::cpu::log1p_unit<T>(nha::cpu::simd::load<V>(values + i)));
     return values[15];
   }
   /// How many units in the last place of the exact logarithm the result is off.

@@ -17,11 +17,11 @@ TEST(Pack, RowsAreWidenedAndPaddedWithZeros) {
   const nha::bfloat16 row[3] = {nha::bfloat16(1.5f), nha::bfloat16(-2.0f), nha::bfloat16(3.0f)};
   float out[16];
   std::fill_n(out, 16, 9.0f);
-  nha::pack_row(row, 3, out);
+  nha::cpu::pack_row(row, 3, out);
   EXPECT_EQ(out[0], 1.5f);
   EXPECT_EQ(out[2], 3.0f);
   for (int i = 3; i < 16; ++i) EXPECT_EQ(out[i], 0.0f);
-  nha::pack_scaled_row(row, 3, 2.0f, out);
+  nha::cpu::pack_scaled_row(row, 3, 2.0f, out);
   EXPECT_EQ(out[1], -4.0f);
 }
 
@@ -29,7 +29,7 @@ TEST(Pack, KeysLieSideBySideInPanels) {
   std::vector<float> panels(2 * 3 * 16);
   for (Index token = 0; token < 20; ++token) {
     const float key[3] = {static_cast<float>(token), 100.0f + static_cast<float>(token), 7.0f};
-    nha::pack_key_column(key, 3, token, panels.data());
+    nha::cpu::pack_key_column(key, 3, token, panels.data());
   }
   EXPECT_EQ(panels[5], 5.0f);              // token 5, first number
   EXPECT_EQ(panels[16 + 5], 105.0f);       // second
@@ -44,9 +44,9 @@ void check_columns(Index key_dim, Index column, Index count) {
   std::vector<Acc> panels(static_cast<std::size_t>(nha::padded(column + count) * key_dim), Acc{-1});
   std::vector<Acc> expected = panels;
   for (Index i = 0; i < count; ++i)
-    nha::pack_key_column(&keys[static_cast<std::size_t>(i * key_dim)], key_dim, column + i,
-                         expected.data());
-  nha::pack_key_columns<T>(
+    nha::cpu::pack_key_column(&keys[static_cast<std::size_t>(i * key_dim)], key_dim, column + i,
+                              expected.data());
+  nha::cpu::pack_key_columns<T>(
       count, [&](Index i) { return &keys[static_cast<std::size_t>(i * key_dim)]; }, key_dim, column,
       panels.data());
   EXPECT_EQ(panels, expected) << key_dim << ' ' << column << ' ' << count;
@@ -74,7 +74,7 @@ void check_transpose(Index rows, Index columns) {
     for (Index i = 0; i < nha::padded(rows); ++i)
       expected[static_cast<std::size_t>(j * out_stride + i)] =
           i < rows ? in[static_cast<std::size_t>(i * in_stride + j)] : T{0};
-  nha::transpose(in.data(), rows, columns, in_stride, out.data(), out_stride);
+  nha::cpu::transpose(in.data(), rows, columns, in_stride, out.data(), out_stride);
   EXPECT_EQ(out, expected) << rows << " x " << columns;
 }
 
@@ -94,7 +94,7 @@ TYPED_TEST(PackGates, KeepDigitsForSlowGatesAndSurviveFastOnes) {
   const float gates[6] = {0.0f,   -1e-6f,  -0.3f,
                           -40.0f, -200.0f, -std::numeric_limits<float>::infinity()};
   float retention[16], write[16];
-  nha::pack_gates<TypeParam>(gates, static_cast<const float*>(nullptr), 6, retention, write);
+  nha::cpu::pack_gates<TypeParam>(gates, static_cast<const float*>(nullptr), 6, retention, write);
   for (int m = 0; m < 6; ++m) {
     const double g = gates[m];
     EXPECT_NEAR(retention[m], std::exp(g), 2e-7 * std::exp(g) + 1e-37) << g;
@@ -110,7 +110,7 @@ TYPED_TEST(PackGates, TakeGivenWriteStrengths) {
   const float gates[2] = {-1.0f, -2.0f};
   const float given[2] = {0.25f, 3.0f};
   float retention[16], write[16];
-  nha::pack_gates<TypeParam>(gates, given, 2, retention, write);
+  nha::cpu::pack_gates<TypeParam>(gates, given, 2, retention, write);
   EXPECT_EQ(write[0], 0.25f);
   EXPECT_EQ(write[1], 3.0f);
   EXPECT_EQ(write[2], 0.0f);

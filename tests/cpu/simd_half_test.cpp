@@ -15,13 +15,13 @@
 namespace {
 
 using nha::Index;
-namespace simd = nha::simd;
+namespace simd = nha::cpu::simd;
 
 template <class Arch>
 class SimdHalf : public testing::Test {
  protected:
-  using Float = simd::vec<float, Arch>;
-  static constexpr auto kLanes = static_cast<std::size_t>(simd::lanes<float, Arch>);
+  using Float = nha::cpu::simd::vec<float, Arch>;
+  static constexpr auto kLanes = static_cast<std::size_t>(nha::cpu::simd::lanes<float, Arch>);
 
   /// Any number but those NaN that store_narrow() does not take.
   float number() {
@@ -48,8 +48,9 @@ TYPED_TEST(SimdHalf, StoresAsTheScalarRoundingDoes) {
       for (float& x : numbers) x = this->number();
       const auto start = static_cast<std::uint32_t>(this->random_());
       const Index column = round % 5;
-      simd::store(stored, simd::store_narrow(halves, simd::load<V>(numbers),
-                                             simd::dithers_from<TypeParam>(start, column)));
+      nha::cpu::simd::store(stored, nha::cpu::simd::store_narrow(
+                                        halves, nha::cpu::simd::load<V>(numbers),
+                                        nha::cpu::simd::dithers_from<TypeParam>(start, column)));
       for (std::size_t i = 0; i < kCount; ++i) {
         const std::uint32_t dither = start + nha::dither(0, 0, column + static_cast<Index>(i));
         const Half expected = nha::round_dithered(numbers[i], dither, Half());
@@ -73,7 +74,7 @@ TYPED_TEST(SimdHalf, SettledNumbersKeepEverythingButTheDigitsOfNaN) {
   for (const std::uint32_t bits :
        {0xffffffffu, 0x7fffffffu, 0x7f800000u, 0x80000000u, 0x3f800001u}) {
     for (float& x : in) x = std::bit_cast<float>(bits);
-    simd::store(out, simd::settled(simd::load<V>(in)));
+    nha::cpu::simd::store(out, nha::cpu::simd::settled(nha::cpu::simd::load<V>(in)));
     for (const float x : out)
       if (std::isnan(in[0])) {
         EXPECT_TRUE(std::isnan(x) && (std::bit_cast<std::uint32_t>(x) & 0xffffu) == 0);
@@ -86,21 +87,21 @@ TYPED_TEST(SimdHalf, SettledNumbersKeepEverythingButTheDigitsOfNaN) {
 #if !defined(NHA_DETAIL_NO_VECTORS)
 TYPED_TEST(SimdHalf, PairsAreSplitAndJoinedInOrder) {
   using V = typename TestFixture::Float;
-  if constexpr (!simd::Number<V>) {
+  if constexpr (!nha::cpu::simd::Number<V>) {
     constexpr auto kCount = TestFixture::kLanes;
     float numbers[2 * kCount], first[kCount], second[kCount];
     for (std::size_t i = 0; i < 2 * kCount; ++i) numbers[i] = static_cast<float>(i);
-    V a = simd::load<V>(numbers), b = simd::load<V>(numbers + kCount);
-    simd::split_pairs(a, b);
-    simd::store(first, a);
-    simd::store(second, b);
+    V a = nha::cpu::simd::load<V>(numbers), b = nha::cpu::simd::load<V>(numbers + kCount);
+    nha::cpu::simd::split_pairs(a, b);
+    nha::cpu::simd::store(first, a);
+    nha::cpu::simd::store(second, b);
     for (std::size_t i = 0; i < kCount; ++i) {
       EXPECT_EQ(first[i], static_cast<float>(2 * i));
       EXPECT_EQ(second[i], static_cast<float>(2 * i + 1));
     }
-    simd::join_pairs(a, b);
-    simd::store(first, a);
-    simd::store(second, b);
+    nha::cpu::simd::join_pairs(a, b);
+    nha::cpu::simd::store(first, a);
+    nha::cpu::simd::store(second, b);
     for (std::size_t i = 0; i < kCount; ++i) {
       EXPECT_EQ(first[i], static_cast<float>(i));
       EXPECT_EQ(second[i], static_cast<float>(i + kCount));

@@ -33,10 +33,10 @@ TYPED_TEST(SoftmaxBackward, DotAndScaleOfARow) {
     b[i] = i % 2 == 0 ? 3 : -1;
   }
   // 0 + 2 + ... + 46 = 552, 1 + 3 + ... + 47 = 576; of the first 16: 56 and 64.
-  EXPECT_EQ((nha::dot_row<TypeParam>(a.data(), b.data(), 48)), 3 * 552 - 576.0);
-  EXPECT_EQ((nha::dot_row<TypeParam>(a.data(), b.data(), 16)), 3 * 56 - 64.0);
-  EXPECT_EQ((nha::dot_row<TypeParam>(a.data(), b.data(), 0)), 0.0);
-  nha::scale_row<TypeParam>(a.data(), 32, 0.5);
+  EXPECT_EQ((nha::cpu::dot_row<TypeParam>(a.data(), b.data(), 48)), 3 * 552 - 576.0);
+  EXPECT_EQ((nha::cpu::dot_row<TypeParam>(a.data(), b.data(), 16)), 3 * 56 - 64.0);
+  EXPECT_EQ((nha::cpu::dot_row<TypeParam>(a.data(), b.data(), 0)), 0.0);
+  nha::cpu::scale_row<TypeParam>(a.data(), 32, 0.5);
   EXPECT_EQ(a[31], 15.5);
   EXPECT_EQ(a[32], 32.0);
 }
@@ -47,7 +47,7 @@ TYPED_TEST(SoftmaxBackward, WeightsComeFromTheLogSumExp) {
   const auto logits = row;
   double sum = 0;
   for (const float x : logits) sum += std::exp(static_cast<double>(x));
-  nha::weigh_row<TypeParam>(row.data(), 16, static_cast<float>(std::log(sum)));
+  nha::cpu::weigh_row<TypeParam>(row.data(), 16, static_cast<float>(std::log(sum)));
   for (std::size_t i = 0; i < 16; ++i) {
     const double expected = std::exp(static_cast<double>(logits[i])) / sum;
     EXPECT_NEAR(row[i], expected, 1e-6 * expected);
@@ -58,7 +58,7 @@ TYPED_TEST(SoftmaxBackward, WeightsComeFromTheLogSumExp) {
 
 TYPED_TEST(SoftmaxBackward, WhereNothingWasSeenAllWeightsAreZero) {
   std::vector<float> row(16, -INFINITY);
-  nha::weigh_row<TypeParam>(row.data(), 16, -INFINITY);
+  nha::cpu::weigh_row<TypeParam>(row.data(), 16, -INFINITY);
   for (const float x : row) EXPECT_EQ(x, 0.0f);
 }
 
@@ -72,8 +72,8 @@ TYPED_TEST(SoftmaxBackward, IsTheJacobianOfSoftmaxAndLogSumExp) {
   for (double& x : p) sum += x = std::exp(x);
   for (double& x : p) x /= sum;
   auto d = d_p;
-  const double mean = nha::dot_row<TypeParam>(p.data(), d.data(), Index{kSize});
-  nha::softmax_backward_row<TypeParam>(p.data(), d.data(), Index{kSize}, kDLse - mean);
+  const double mean = nha::cpu::dot_row<TypeParam>(p.data(), d.data(), Index{kSize});
+  nha::cpu::softmax_backward_row<TypeParam>(p.data(), d.data(), Index{kSize}, kDLse - mean);
   for (std::size_t n = 0; n < kSize; ++n) {
     double expected = kDLse * p[n];
     for (std::size_t k = 0; k < kSize; ++k) expected += d_p[k] * p[k] * ((k == n ? 1 : 0) - p[n]);

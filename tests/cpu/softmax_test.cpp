@@ -32,7 +32,9 @@ TYPED_TEST(Softmax, OnePieceGivesWeightsRelativeToTheMaximum) {
     const auto logits = random_row(size);
     auto row = logits;
     SoftmaxState<float> state;
-    EXPECT_EQ(nha::absorb<TypeParam>(state, row.data(), static_cast<Index>(size)), 0.0f);
+    EXPECT_EQ(
+        nha::cpu::online_softmax_update<TypeParam>(state, row.data(), static_cast<Index>(size)),
+        0.0f);
     double sum = 0;
     for (float x : logits) sum += std::exp(static_cast<double>(x) - state.maximum);
     EXPECT_EQ(state.maximum, *std::max_element(logits.begin(), logits.end()));
@@ -47,11 +49,12 @@ TYPED_TEST(Softmax, PiecesAddUp) {
   auto row = logits;
   SoftmaxState<float> whole, pieces;
   auto copy = logits;
-  nha::absorb<TypeParam>(whole, copy.data(), 96);
+  nha::cpu::online_softmax_update<TypeParam>(whole, copy.data(), 96);
   float kept = 1;
   for (Index first : {0, 32, 48}) {
     const Index count = first == 0 ? 32 : first == 32 ? 16 : 48;
-    const float factor = nha::absorb<TypeParam>(pieces, row.data() + first, count);
+    const float factor =
+        nha::cpu::online_softmax_update<TypeParam>(pieces, row.data() + first, count);
     if (first > 0) kept *= factor;
   }
   EXPECT_EQ(pieces.maximum, whole.maximum);
@@ -62,7 +65,7 @@ TYPED_TEST(Softmax, PiecesAddUp) {
 TYPED_TEST(Softmax, AllMaskedRowsStayEmpty) {
   std::vector<float> row(32, -INFINITY);
   SoftmaxState<float> state;
-  EXPECT_EQ(nha::absorb<TypeParam>(state, row.data(), 32), 1.0f);
+  EXPECT_EQ(nha::cpu::online_softmax_update<TypeParam>(state, row.data(), 32), 1.0f);
   for (float x : row) EXPECT_EQ(x, 0.0f);
   EXPECT_EQ(state.lse(), -INFINITY);
   EXPECT_EQ(state.normalizer(), 0.0f);
@@ -71,8 +74,8 @@ TYPED_TEST(Softmax, AllMaskedRowsStayEmpty) {
 TYPED_TEST(Softmax, SumsARow) {
   std::vector<double> row(48);
   for (std::size_t i = 0; i < row.size(); ++i) row[i] = static_cast<double>(i);
-  EXPECT_EQ((nha::sum_row<TypeParam>(row.data(), 48)), 48 * 47 / 2.0);
-  EXPECT_EQ((nha::sum_row<TypeParam>(row.data(), 0)), 0.0);
+  EXPECT_EQ((nha::cpu::sum_row<TypeParam>(row.data(), 48)), 48 * 47 / 2.0);
+  EXPECT_EQ((nha::cpu::sum_row<TypeParam>(row.data(), 0)), 0.0);
 }
 
 TYPED_TEST(Softmax, RowsTogetherAreTheRowsAlone) {
@@ -86,9 +89,10 @@ TYPED_TEST(Softmax, RowsTogetherAreTheRowsAlone) {
   nha::SoftmaxState<float> together[kRows], one[kRows];
   together[1] = one[1] = {3.0f, 2.0f};  // a row that has seen something
   float factor[kRows];
-  nha::absorb<TypeParam>(kRows, together, rows.data(), kStride, kCount, factor);
+  nha::cpu::online_softmax_update<TypeParam>(kRows, together, rows.data(), kStride, kCount, factor);
   for (Index r = 0; r < kRows; ++r) {
-    EXPECT_EQ(factor[r], nha::absorb<TypeParam>(one[r], alone.data() + r * kStride, kCount));
+    EXPECT_EQ(factor[r], nha::cpu::online_softmax_update<TypeParam>(
+                             one[r], alone.data() + r * kStride, kCount));
     EXPECT_EQ(together[r].sum, one[r].sum);
     EXPECT_EQ(together[r].maximum, one[r].maximum);
   }

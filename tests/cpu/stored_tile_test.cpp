@@ -13,7 +13,7 @@
 namespace {
 
 using nha::Index;
-namespace simd = nha::simd;
+namespace simd = nha::cpu::simd;
 
 template <class Arch>
 class StoredTile : public testing::Test {};
@@ -23,7 +23,7 @@ TYPED_TEST_SUITE(StoredTile, nha_test::Architectures);
 /// stored as the scalar rounding stores it.
 template <class Arch, class T, int Vectors>
 void check(Index column) {
-  using Tile = nha::StoredTile<Arch, T, Vectors>;
+  using Tile = nha::cpu::StoredTile<Arch, T, Vectors>;
   using Acc = typename Tile::Acc;
   constexpr Index kColumns = Vectors * Tile::kLanes;
   constexpr auto kCount = static_cast<std::size_t>(kColumns);
@@ -33,7 +33,7 @@ void check(Index column) {
   for (std::size_t i = 0; i < 2 * kCount; ++i) rows[i] = T(static_cast<Acc>(0.37 * double(i) - 3));
   for (std::size_t i = 0; i < kCount; ++i) beside[i] = static_cast<Acc>(1 + 0.013 * double(i));
 
-  nha::TileWriter<Arch, T, Vectors> writer(kStart, column);
+  nha::cpu::TileWriter<Arch, T, Vectors> writer(kStart, column);
   typename Tile::V columns[Vectors], sum[Vectors];
   Tile::load_columns(beside.data(), columns);
   for (auto& v : sum) v = typename Tile::V(Acc{0});

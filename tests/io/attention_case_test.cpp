@@ -278,7 +278,8 @@ void check_half_slots(double tolerance) {
   for (const auto name : nha_test::kGoldenCases) {
     const Safetensors file(nha_test::golden_path(name));
     const auto c = nha::read_attention_case<float>(file);
-    for (const auto algorithm : {nha::Algorithm::recurrent, nha::Algorithm::chunked}) {
+    for (const auto algorithm :
+         {nha::PrefillAlgorithm::recurrent, nha::PrefillAlgorithm::chunked}) {
       nha::AttentionState<float, nha::Dynamic, nha::Dynamic, nha::Dynamic, SlotScalar> state(
           c.shape, c.options);
       if (c.has_initial_slots)

@@ -89,7 +89,7 @@ TYPED_TEST(ByteModel, SaysWhatItsConfigurationSays) {
                                             .key_dim = 32,
                                             .value_dim = 32,
                                             .slots = 24}));
-  EXPECT_EQ(options.layer.convolution_taps, 4);
+  EXPECT_EQ(options.layer.convolution_kernel_size, 4);
   EXPECT_FALSE(options.layer.convolution_bias);
   EXPECT_EQ(options.layer.feature_map, nha::FeatureMap::swish);
   EXPECT_EQ(options.layer.attention.window, 32);

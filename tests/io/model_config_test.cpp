@@ -68,7 +68,7 @@ TEST(ModelConfig, EveryKeyReachesItsOption) {
                                               .gate_divisor = 16,
                                               .rope_theta = 500000,
                                               .output_norm_eps = 1e-3,
-                                              .convolution_taps = 3,
+                                              .convolution_kernel_size = 3,
                                               .convolution_bias = true}));
 }
 

@@ -67,7 +67,7 @@ class RandomModelOptions {
     layer.rope_theta = real(0, 7);
     layer.output_norm_eps = coin() ? o.norm_eps : real(-12, 0);
     if (coin()) {
-      layer.convolution_taps = size(1, 64);
+      layer.convolution_kernel_size = size(1, 64);
       layer.convolution_bias = coin();
     }
     return o;
@@ -161,7 +161,7 @@ TEST(ModelConfigWriter, WhatAConfigurationCannotSayIsNamed) {
       },
       "windows has 40000 entries; a configuration has at most 32768");
   refuses([](ModelOptions& o) { o.layer.convolution_bias = true; },
-          "convolution_bias is true and convolution_taps 0");
+          "convolution_bias is true and convolution_kernel_size 0");
 }
 
 TEST(ModelConfigWriter, InvalidOptionsAreNamed) {

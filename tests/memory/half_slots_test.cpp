@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // States whose slots are stored in a half type.
 #include <nha/attention/prefill.hpp>
-#include <nha/memory/state_bytes.hpp>
+#include <nha/memory/state_archive.hpp>
 
 #include <gtest/gtest.h>
 
@@ -16,8 +16,8 @@
 
 namespace {
 
-using nha::Algorithm;
 using nha::Index;
+using nha::PrefillAlgorithm;
 using nha_test::CaseOutputs;
 using nha_test::RandomCase;
 using nha_test::relative_error;
@@ -68,13 +68,15 @@ TYPED_TEST(HalfSlots, EveryAlgorithmGivesTheDefinition) {
     EXPECT_LT(nha_test::slot_error(state, expected_state), 1e-3);
     auto recurrent = start;
     CaseOutputs<T> again(c.shape);
-    nha_test::prefill_range(c, recurrent, again, 0, 60, 60, {.algorithm = Algorithm::recurrent});
+    nha_test::prefill_range(c, recurrent, again, 0, 60, 60,
+                            {.algorithm = PrefillAlgorithm::recurrent});
     EXPECT_TRUE(nha_test::same_bits(again, out, 0, 60));
     EXPECT_TRUE(recurrent == state);
 
     for (const Index piece : {7, 60}) {
       auto chunked = start;
-      nha_test::prefill_range(c, chunked, again, 0, 60, piece, {.algorithm = Algorithm::chunked});
+      nha_test::prefill_range(c, chunked, again, 0, 60, piece,
+                              {.algorithm = PrefillAlgorithm::chunked});
       EXPECT_LT(relative_error(again, exact), 16 * this->kUnit) << piece;
       EXPECT_LT(nha_test::slot_error(chunked, wide), 4 * this->kUnit) << piece;
     }
@@ -89,9 +91,9 @@ TYPED_TEST(HalfSlots, AreRolledBackAfterChunksWithinOneRounding) {
     auto state = nha_test::make_state<T, typename TestFixture::Stored>(c, setting, 6);
     auto expected = state;
     CaseOutputs<T> out(c.shape);
-    nha_test::prefill_range(c, state, out, 0, 40, 40, {.algorithm = Algorithm::chunked});
+    nha_test::prefill_range(c, state, out, 0, 40, 40, {.algorithm = PrefillAlgorithm::chunked});
     state.rollback(0, 5);
-    nha_test::prefill_range(c, expected, out, 0, 35, 35, {.algorithm = Algorithm::chunked});
+    nha_test::prefill_range(c, expected, out, 0, 35, 35, {.algorithm = PrefillAlgorithm::chunked});
     EXPECT_LT(nha_test::slot_error(state, expected), 4 * this->kUnit);
   }
 }
@@ -154,7 +156,7 @@ TEST(HalfSlotsStatic, SizesKnownWhenCompilingGiveTheSameBits) {
   CaseOutputs<float> a(c.shape), b(c.shape);
   nha::Workspace workspace;
   nha::prefill(c.inputs(), dynamic_state, a.views(), workspace,
-               {.algorithm = Algorithm::recurrent});
+               {.algorithm = PrefillAlgorithm::recurrent});
   const auto in = c.inputs();
   using Keys = nha::TensorView<const float, nha::Dynamic, nha::Dynamic, nha::Dynamic, 16>;
   using Gates = nha::TensorView<const float, nha::Dynamic, nha::Dynamic, nha::Dynamic, 48>;
@@ -166,7 +168,7 @@ TEST(HalfSlotsStatic, SizesKnownWhenCompilingGiveTheSameBits) {
                 .v = Keys(in.v),
                 .log_gate = Gates(in.log_gate)},
                static_state, {.o = Output(b.o.view()), .lse = b.lse, .slot_share = b.slot_share},
-               workspace, {.algorithm = Algorithm::recurrent});
+               workspace, {.algorithm = PrefillAlgorithm::recurrent});
   EXPECT_TRUE(nha_test::same_bits(a, b, 0, 40));
 }
 

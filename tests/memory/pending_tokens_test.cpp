@@ -9,9 +9,9 @@
 
 namespace {
 
+using nha::Arena;
 using nha::Buffer;
 using nha::Index;
-using nha::SectionCursor;
 
 /// Owns the rows of a view.
 template <class T, Index KeyDim = nha::Dynamic, Index Slots = nha::Dynamic>
@@ -19,10 +19,10 @@ struct Rows {
   using View = nha::PendingTokensView<T, KeyDim, Slots>;
 
   explicit Rows(Index capacity) {
-    SectionCursor size(nullptr);
+    Arena size(nullptr);
     View::take(size, capacity, 2, 3);
     buffer = Buffer(size.used());
-    SectionCursor cursor(buffer.data());
+    Arena cursor(buffer.data());
     view = View::take(cursor, capacity, 2, 3);
     end = cursor.used();
   }

@@ -19,11 +19,11 @@
 namespace {
 
 using namespace nha_test;  // NOLINT
-using nha::Algorithm;
 using nha::ArgumentError;
 using nha::AttentionOptions;
 using nha::AttentionShape;
 using nha::AttentionState;
+using nha::PrefillAlgorithm;
 
 // --- Making one
 // -----------------------------------------------------------------------------------
@@ -643,7 +643,7 @@ TEST(Rollback, AfterPrefillDiffersByRoundingOnly) {
         const RandomCase<float> c(small_case(setting, kTokens + kMore));
         CaseOutputs<float> out(c.shape), expected(c.shape), actual(c.shape);
         AttentionState<float> state = make_state(c, setting, max_rollback);
-        prefill_range(c, state, out, 0, kTokens, piece, {.algorithm = Algorithm::chunked});
+        prefill_range(c, state, out, 0, kTokens, piece, {.algorithm = PrefillAlgorithm::chunked});
         for (Index back = 0; back <= max_rollback; back += 1 + max_rollback / 5) {
           AttentionState<float> rolled = state;
           rolled.rollback(0, back);

@@ -2,8 +2,8 @@
 // One head of a call as the parts of the chunked backward see it, with their scratch memory.
 #pragma once
 
-#include <nha/attention/backward_plan.hpp>
-#include <nha/attention/chunk_call.hpp>
+#include <nha/attention/chunked/backward_plan.hpp>
+#include <nha/attention/head_call.hpp>
 #include <nha/nha.hpp>
 
 #include "support/random_case.hpp"
@@ -31,7 +31,7 @@ struct BackwardCall {
   nha::AttentionState<T> state;
   nha::AttentionInputs<T> inputs;
   nha::detail::BackwardPlan plan;
-  nha::SectionCursor nothing{nullptr};  // float slots need no wide copy
+  nha::Arena nothing{nullptr};  // float slots need no wide copy
   Call call;
   nha::Workspace workspace;
   nha::detail::BackwardScratch<Acc> scratch;
@@ -45,10 +45,10 @@ struct BackwardCall {
   }
   nha::detail::BackwardScratch<Acc> take_scratch() {
     using Scratch = nha::detail::BackwardScratch<Acc>;
-    nha::SectionCursor size(nullptr);
+    nha::Arena size(nullptr);
     Scratch::take(size, plan);
     workspace.reserve(size.used());
-    nha::SectionCursor cursor(workspace.data());
+    nha::Arena cursor(workspace.data());
     return Scratch::take(cursor, plan);
   }
 };

@@ -2,7 +2,7 @@
 // Random weights for layers and models of any options, and random tokens.
 #pragma once
 
-#include <nha/layer/language_model.hpp>
+#include <nha/model/language_model.hpp>
 
 #include <cmath>
 #include <cstdint>
@@ -34,7 +34,7 @@ struct RandomWeights {
 /// Options of a layer with short convolutions, whose state is more than slots and window.
 inline nha::LayerOptions convolving(Index taps = 4) {
   nha::LayerOptions options = nha::nha_v1(3);
-  options.convolution_taps = taps;
+  options.convolution_kernel_size = taps;
   return options;
 }
 

@@ -2,7 +2,7 @@
 // Runs a language model over a text in pieces of any lengths, and compares what comes out.
 #pragma once
 
-#include <nha/layer/language_model.hpp>
+#include <nha/model/language_model.hpp>
 
 #include <algorithm>
 #include <cmath>

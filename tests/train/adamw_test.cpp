@@ -168,7 +168,7 @@ TYPED_TEST(AdamWOn, TreatsNumbersAlikeWhereverTheyStand) {
   for (std::size_t i = 0; i < 37; ++i) {
     float weight = before[i], m = 0.5f, v = 0.25f;
     nha::detail::adamw_vector<float>(factors, &weight, &gradient[i], &m, &v);
-    if constexpr (std::is_same_v<TypeParam, nha::simd::default_arch>) {
+    if constexpr (std::is_same_v<TypeParam, nha::cpu::simd::default_arch>) {
       EXPECT_EQ(together[i], weight);
       EXPECT_EQ(first[i], m);
       EXPECT_EQ(second[i], v);

@@ -77,7 +77,7 @@ struct DirectCrossEntropy {
   }
 };
 
-template <class T, class Arch = nha::simd::default_arch>
+template <class T, class Arch = nha::cpu::simd::default_arch>
 void expect_direct_cross_entropy(const CrossEntropyCase<T>& c) {
   SCOPED_TRACE(testing::Message() << c.rows() << " rows, vocabulary " << c.vocabulary());
   const double scale = 0.25;

@@ -22,7 +22,7 @@ nha::ModelOptions initial_options() {
       .hidden = 32, .query_heads = 4, .kv_heads = 2, .key_dim = 8, .value_dim = 8, .slots = 32};
   options.layer = nha::nha_v1(4);
   options.layer.feature_map = nha::FeatureMap::t2r;
-  options.layer.convolution_taps = 4;
+  options.layer.convolution_kernel_size = 4;
   options.layer.convolution_bias = true;
   return options;
 }
@@ -132,7 +132,7 @@ TEST(InitialWeights, ResidualWritersCanStartSmaller) {
 TEST(InitialWeights, DependOnTheSeedAndTheNameAlone) {
   nha::ModelOptions options = initial_options();
   const auto first = nha::initial_weights<float>(options, {.seed = 1});
-  options.layer.convolution_taps = 0;
+  options.layer.convolution_kernel_size = 0;
   options.layer.convolution_bias = false;
   const auto same = nha::initial_weights<float>(options, {.seed = 1});
   const auto other = nha::initial_weights<float>(options, {.seed = 2});

@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 #include <nha/train/language_model_tape.hpp>
 
-#include <nha/layer/linear.hpp>
+#include <nha/nn/linear.hpp>
 #include <nha/train/initial_weights.hpp>
 #include <nha/train/parameters.hpp>
 

@@ -22,7 +22,7 @@ nha::ModelOptions parameters_options() {
   options.shape = {
       .hidden = 4, .query_heads = 2, .kv_heads = 1, .key_dim = 2, .value_dim = 2, .slots = 3};
   options.layer = nha::nha_v1(4);
-  options.layer.convolution_taps = 3;
+  options.layer.convolution_kernel_size = 3;
   options.layer.convolution_bias = true;
   return options;
 }

@@ -108,7 +108,7 @@ void expect_step_gradients_near(const nha::ModelOptions& options,
 TEST(TrainingStep, DerivativesOfWholeModels) {
   expect_model_gradients({.options = nha_test::small_model(nha::nha_v1(3))});
   nha::LayerOptions layer = nha::nha_v2(5);
-  layer.convolution_taps = 3;
+  layer.convolution_kernel_size = 3;
   layer.gate_bias = true;
   expect_model_gradients({.options = nha_test::small_model(layer)});
 }

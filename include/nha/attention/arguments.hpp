@@ -4,6 +4,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
 
 #include <cstdint>

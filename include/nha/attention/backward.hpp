@@ -3,18 +3,22 @@
 #pragma once
 
 #include <nha/attention/arguments.hpp>
-#include <nha/attention/backward_plan.hpp>
-#include <nha/attention/chunk_backward.hpp>
-#include <nha/attention/chunk_call.hpp>
-#include <nha/attention/chunk_update.hpp>
+#include <nha/attention/chunked/backward.hpp>
+#include <nha/attention/chunked/backward_plan.hpp>
+#include <nha/attention/chunked/update.hpp>
 #include <nha/attention/gradients.hpp>
+#include <nha/attention/head_call.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/attention/validate_backward.hpp>
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
+#include <nha/core/arena.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/float_mode.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/numeric.hpp>
+#include <nha/core/options.hpp>
 #include <nha/core/workspace.hpp>
 #include <nha/cpu/simd.hpp>
-#include <nha/cpu/subnormals.hpp>
 #include <nha/memory/state.hpp>
 #include <nha/parallel/executor.hpp>
 
@@ -42,22 +46,22 @@ class BackwardHead {
 
  public:
   static std::size_t bytes(const BackwardPlan& plan, const AttentionShape& shape) noexcept {
-    SectionCursor cursor(nullptr);
+    Arena cursor(nullptr);
     BackwardScratch<Acc>::take(cursor, plan);
     cursor.take<Chunk>(plan.most_chunks);
-    SectionCursor copy(nullptr);
+    Arena copy(nullptr);
     take_slots(copy, shape);
     return cursor.used() + copy.used() * static_cast<std::size_t>(most_segments(plan) + kSegment);
   }
 
   BackwardHead(const Call& call, const BackwardPlan& plan, std::byte* scratch) noexcept
       : call_(call), plan_(plan) {
-    SectionCursor cursor(scratch);
+    Arena cursor(scratch);
     s_ = BackwardScratch<Acc>::take(cursor, plan);
     chunks_ = cursor.take<Chunk>(plan.most_chunks);
     // One copy lies behind the other.
     copies_ = scratch + cursor.used();
-    SectionCursor copy(nullptr);
+    Arena copy(nullptr);
     take_slots(copy, call.state.shape());
     copy_bytes_ = copy.used();
   }
@@ -95,11 +99,11 @@ class BackwardHead {
     return (plan.most_chunks + kSegment - 1) / kSegment;
   }
 
-  static SlotView take_slots(SectionCursor& cursor, const AttentionShape& shape) noexcept {
+  static SlotView take_slots(Arena& cursor, const AttentionShape& shape) noexcept {
     return SlotView::take(cursor, shape.key_dim, shape.value_dim, shape.slots);
   }
   SlotView copy(Index index) const noexcept {
-    SectionCursor cursor(copies_ + static_cast<std::size_t>(index) * copy_bytes_);
+    Arena cursor(copies_ + static_cast<std::size_t>(index) * copy_bytes_);
     return take_slots(cursor, call_.state.shape());
   }
   /// The slots as of a chunk's start: the state's until something has entered them. Those of a
@@ -190,7 +194,7 @@ std::size_t backward_workspace_bytes(
   detail::check_backward_options(options);
   std::size_t most = 0;
   for (const detail::CallSize& call : detail::largest_calls(state.shape(), tokens))
-    most = std::max(most, detail::backward_bytes<simd::default_arch, Call>(
+    most = std::max(most, detail::backward_bytes<cpu::simd::default_arch, Call>(
                               state, query_heads, call.tokens, call.past, options));
   return most * static_cast<std::size_t>(workers);
 }
@@ -213,7 +217,7 @@ std::size_t backward_workspace_bytes(
 /// on it.
 /// @throws ArgumentError as validate_backward() says, if `saved` does not fit, or if options.chunk
 ///   is out of range; nothing has then been touched.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+template <class Arch = cpu::simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
           class SlotScalar, Executor E = const Serial>
 void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
               const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state_before,
@@ -242,7 +246,7 @@ void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Sl
     const detail::BackwardPlan plan =
         detail::backward_plan(shape, head_options(state_before.options(), head),
                               query_heads / shape.kv_heads, tokens, past, options.chunk);
-    SectionCursor cursor(workspace.data() + static_cast<std::size_t>(worker) * bytes);
+    Arena cursor(workspace.data() + static_cast<std::size_t>(worker) * bytes);
     const Call call(inputs, state_before, plan.chunks, i / shape.kv_heads, head, cursor);
     call.template widen<Arch>();
     detail::BackwardHead<Arch, Call>(

@@ -9,7 +9,10 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
+#include <nha/core/numeric.hpp>
+#include <nha/core/softmax_state.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/cpu/pack.hpp>
@@ -33,7 +36,7 @@ NHA_ISA_NAMESPACE_BEGIN
 /// The order of the pieces does not matter beyond rounding. T is float or double. A logit of
 /// -infinity takes no part; with nothing to read the output is 0 and lse() -infinity, never NaN.
 /// One that was moved from may only be assigned to or destroyed.
-template <Scalar T, class Arch = simd::default_arch>
+template <Scalar T, class Arch = cpu::simd::default_arch>
 class FusedSoftmax {
   static_assert(std::is_same_v<T, accumulate_t<T>>,
                 "the softmax is taken in float or double; bfloat16 and float16 values are read");
@@ -118,12 +121,12 @@ class FusedSoftmax {
     T* value = weights + kBlock;
     for (Index i = 0; i < count; ++i) weights[i] = logits(first + i);
     std::fill(weights + count, weights + padded(count), -kInfinity<T>);
-    const T kept = absorb<Arch>(state_, weights, padded(count));
-    simd::transform<Arch>(output(), output(), padded(value_dim_),
-                          [&](auto o) { return o * decltype(o)(kept); });
+    const T kept = cpu::online_softmax_update<Arch>(state_, weights, padded(count));
+    cpu::simd::transform<Arch>(output(), output(), padded(value_dim_),
+                               [&](auto o) { return o * decltype(o)(kept); });
     for (Index i = 0; i < count; ++i) {
-      pack_row(&values(first + i, 0), value_dim_, value);
-      simd::add_scaled<Arch>(weights[i], value, output(), padded(value_dim_));
+      cpu::pack_row(&values(first + i, 0), value_dim_, value);
+      cpu::simd::add_scaled<Arch>(weights[i], value, output(), padded(value_dim_));
     }
     return kept;
   }

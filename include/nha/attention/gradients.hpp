@@ -5,6 +5,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
 
 NHA_NAMESPACE_BEGIN

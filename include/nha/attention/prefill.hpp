@@ -3,12 +3,14 @@
 #pragma once
 
 #include <nha/attention/arguments.hpp>
-#include <nha/attention/chunk_plan.hpp>
-#include <nha/attention/prefill_tasks.hpp>
+#include <nha/attention/chunked/plan.hpp>
+#include <nha/attention/chunked/tasks.hpp>
 #include <nha/attention/reference.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/workspace.hpp>
 #include <nha/cpu/simd.hpp>
 #include <nha/memory/state.hpp>
@@ -37,7 +39,7 @@ std::size_t prefill_workspace_bytes(
   tokens = std::min(tokens, Index{1} << 40);  // more need no more, and sums stay in range
   std::size_t most = 0;
   for (const detail::CallSize& call : detail::largest_calls(state.shape(), tokens))
-    most = std::max(most, detail::PrefillBytes<simd::default_arch, Call>(
+    most = std::max(most, detail::PrefillBytes<cpu::simd::default_arch, Call>(
                               state, query_heads, call.tokens, call.past, options, workers)
                               .total());
   return most;
@@ -47,20 +49,20 @@ std::size_t prefill_workspace_bytes(
 /// computes, within rounding, and what as many calls of step() would. Continues from the state, so
 /// a sequence may come in pieces of any length, with cu_seqlens in pieces of unlike length.
 ///
-/// Once the workspace is large enough nothing allocates (Algorithm::reference does), and nothing
+/// Once the workspace is large enough nothing allocates (PrefillAlgorithm::reference does), and nothing
 /// throws after the arguments have been checked. Key/value heads and sequences are independent
 /// tasks of the executor; a long sequence of few heads is shared out among its workers. The result
 /// does not depend on the executor, to the bit.
 /// @throws ArgumentError as validate() says, or if options.chunk is negative; nothing has then been
 ///   touched.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+template <class Arch = cpu::simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
           class SlotScalar, Executor E = const Serial>
 void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
              AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
              const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs,
              Workspace& workspace, const PrefillOptions& options = {}, E&& executor = Serial{}) {
   check_argument(options.chunk >= 0, "chunk is ", options.chunk, "; expected 0 or more");
-  if (options.algorithm == Algorithm::reference) {
+  if (options.algorithm == PrefillAlgorithm::reference) {
     reference(inputs, state, outputs);
     return;
   }
@@ -76,7 +78,7 @@ void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slo
 }
 
 /// The same with default options, on an executor.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+template <class Arch = cpu::simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
           class SlotScalar, Executor E>
 void prefill(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
              AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,

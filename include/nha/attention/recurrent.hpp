@@ -7,8 +7,12 @@
 #include <nha/attention/arguments.hpp>
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
+#include <nha/core/arena.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>
+#include <nha/core/softmax_state.hpp>
 #include <nha/cpu/decode.hpp>
 #include <nha/cpu/pack.hpp>
 #include <nha/cpu/simd.hpp>
@@ -40,7 +44,7 @@ struct RecurrentScratch {
   Acc* inverse_mass;  // [padded(slots)]; mass_corrected only
   Acc* log_mass;      // [padded(slots)]
 
-  static RecurrentScratch take(SectionCursor& cursor, const AttentionShape& shape, Index window,
+  static RecurrentScratch take(Arena& cursor, const AttentionShape& shape, Index window,
                                Index group) noexcept {
     RecurrentScratch s;
     s.q_slot = cursor.take<Acc>(group * padded(shape.key_dim));
@@ -56,7 +60,7 @@ struct RecurrentScratch {
     return s;
   }
   static std::size_t bytes(const AttentionShape& shape, Index window, Index group) noexcept {
-    SectionCursor cursor(nullptr);
+    Arena cursor(nullptr);
     take(cursor, shape, window, group);
     return cursor.used();
   }
@@ -77,7 +81,7 @@ std::size_t recurrent_bytes(const State& state, Index query_heads) {
 template <class Arch, class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 class RecurrentHead {
   using Acc = accumulate_t<T>;
-  using V = simd::vec<Acc, Arch>;
+  using V = cpu::simd::vec<Acc, Arch>;
   using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
   using Outputs = AttentionOutputs<T, ValueDim>;
   using State = AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>;
@@ -96,7 +100,7 @@ class RecurrentHead {
         initial_slots_(state.has_initial_slots(sequence)),
         empty_slots_(state.options().empty_slots),
         scale_(static_cast<Acc>(logit_scale(state.options(), state.shape().key_dim))) {
-    SectionCursor cursor(scratch);
+    Arena cursor(scratch);
     s_ = RecurrentScratch<Acc>::take(cursor, state.shape(), options_.window, group_);
     if (state.bytes() > kFetchedBytes) {
       // As much is fetched as the keys are long, so the values must not be shorter.
@@ -133,38 +137,39 @@ class RecurrentHead {
 
     pack_queries(row, token);
     const Index dim = padded(memory_.slots.key_dim);
-    const QueryRows<Acc> weights{s_.logits, logit_stride()};
-    const QueryRows<Acc> window_weights{s_.logits + padded_slots(), logit_stride()};
-    const QueryRows<Acc> output{s_.output, memory_.slots.value_stride()};
-    const EnteringToken<Acc>* new_token = enters ? &entering_token_ : nullptr;
+    const cpu::QueryRows<Acc> weights{s_.logits, logit_stride()};
+    const cpu::QueryRows<Acc> window_weights{s_.logits + padded_slots(), logit_stride()};
+    const cpu::QueryRows<Acc> output{s_.output, memory_.slots.value_stride()};
+    const cpu::EnteringToken<Acc>* new_token = enters ? &entering_token_ : nullptr;
     const T* slot_key = nullptr;
     if (memory_.slots.slots > 0) {
       slot_key = &in_.k_slot(row, token, head_, 0);
-      pack_gates<Arch>(&in_.log_gate(row, token, head_, 0),
-                       in_.write.data() != nullptr ? &in_.write(row, token, head_, 0) : nullptr,
-                       memory_.slots.slots, s_.retention, s_.write);
+      cpu::pack_gates<Arch>(
+          &in_.log_gate(row, token, head_, 0),
+          in_.write.data() != nullptr ? &in_.write(row, token, head_, 0) : nullptr,
+          memory_.slots.slots, s_.retention, s_.write);
       // The entering token is read before its row is given to the new one.
       if (enters) take_entering_token(entering, slot_key, value);
-      score_slots<Arch>(memory_.slots, new_token, group_, {s_.q_slot, dim}, weights,
-                        slot_values_ahead_);
+      cpu::score_slots<Arch>(memory_.slots, new_token, group_, {s_.q_slot, dim}, weights,
+                             slot_values_ahead_);
       if (enters) add_mass();
       weigh_empty_slots(enters);
     }
     memory_.window.push(position,
                         options_.window > 0 ? &in_.k_window(row, token, head_, 0) : nullptr, value);
-    score_window<Arch>(memory_.window, oldest, visible, group_, {s_.q_window, dim}, window_weights,
-                       window_values_ahead_);
+    cpu::score_window<Arch>(memory_.window, oldest, visible, group_, {s_.q_window, dim},
+                            window_weights, window_values_ahead_);
     hide_padding(visible);
     finish_softmax(row, token);
     if (memory_.slots.slots > 0) {
       if (empty_slots_ == EmptySlots::mass_corrected) divide_weights_by_mass();
-      read_slots<Arch>(memory_.slots, new_token, group_, {s_.logits, logit_stride()}, output);
+      cpu::read_slots<Arch>(memory_.slots, new_token, group_, {s_.logits, logit_stride()}, output);
       memory_.pending.push(position, slot_key, s_.retention, s_.write);
     } else {
       std::fill_n(s_.output, group_ * output.stride, Acc{0});
     }
-    read_window<Arch>(memory_.window, oldest, visible, group_,
-                      {window_weights.data, window_weights.stride}, output);
+    cpu::read_window<Arch>(memory_.window, oldest, visible, group_,
+                           {window_weights.data, window_weights.stride}, output);
     store_output(row, token);
   }
 
@@ -178,12 +183,12 @@ class RecurrentHead {
       entering_token_ = {memory_.pending.retention_row(entering),
                          memory_.pending.write_row(entering), s_.key, s_.value, entering};
     }
-    pack_row(slot_key, memory_.slots.key_dim, s_.key);
-    pack_row(value, memory_.slots.value_dim, s_.value);
+    cpu::pack_row(slot_key, memory_.slots.key_dim, s_.key);
+    cpu::pack_row(value, memory_.slots.value_dim, s_.value);
     if constexpr (!std::is_same_v<SlotScalar, Acc>) {
-      const auto settle = [](const auto& x) { return simd::settled(x); };
-      simd::transform<Arch>(s_.key, s_.key, padded(memory_.slots.key_dim), settle);
-      simd::transform<Arch>(s_.value, s_.value, padded(memory_.slots.value_dim), settle);
+      const auto settle = [](const auto& x) { return cpu::simd::settled(x); };
+      cpu::simd::transform<Arch>(s_.key, s_.key, padded(memory_.slots.key_dim), settle);
+      cpu::simd::transform<Arch>(s_.value, s_.value, padded(memory_.slots.value_dim), settle);
     }
   }
   void add_mass() noexcept {
@@ -204,11 +209,11 @@ class RecurrentHead {
     for (Index g = 0; g < group_; ++g) {
       const Index query_head = head_ * group_ + g;
       if (memory_.slots.slots > 0)
-        pack_scaled_row(&in_.q_slot(row, token, query_head, 0), dim, scale_,
-                        s_.q_slot + g * padded(dim));
+        cpu::pack_scaled_row(&in_.q_slot(row, token, query_head, 0), dim, scale_,
+                             s_.q_slot + g * padded(dim));
       if (options_.window > 0)
-        pack_scaled_row(&in_.q_window(row, token, query_head, 0), dim, scale_,
-                        s_.q_window + g * padded(dim));
+        cpu::pack_scaled_row(&in_.q_window(row, token, query_head, 0), dim, scale_,
+                             s_.q_window + g * padded(dim));
     }
   }
 
@@ -243,14 +248,14 @@ class RecurrentHead {
     for (Index g = 0; g < group_; ++g) {
       Acc* weights = s_.logits + g * logit_stride();
       SoftmaxState<Acc> softmax;
-      absorb<Arch>(softmax, weights, logit_stride());
+      cpu::online_softmax_update<Arch>(softmax, weights, logit_stride());
       const V normalizer(softmax.normalizer());
-      simd::transform<Arch>(weights, weights, logit_stride(),
-                            [&](auto w) { return w * normalizer; });
+      cpu::simd::transform<Arch>(weights, weights, logit_stride(),
+                                 [&](auto w) { return w * normalizer; });
       const Index query_head = head_ * group_ + g;
       if (out_.lse.data() != nullptr) out_.lse(row, token, query_head) = softmax.lse();
       if (out_.slot_share.data() != nullptr)
-        out_.slot_share(row, token, query_head) = sum_row<Arch>(weights, padded_slots());
+        out_.slot_share(row, token, query_head) = cpu::sum_row<Arch>(weights, padded_slots());
     }
   }
 
@@ -274,7 +279,7 @@ class RecurrentHead {
   EmptySlots empty_slots_;
   Acc scale_;
   RecurrentScratch<Acc> s_;
-  EnteringToken<Acc> entering_token_ = {};
+  cpu::EnteringToken<Acc> entering_token_ = {};
   const SlotScalar* slot_values_ahead_ = nullptr;
   const T* window_values_ahead_ = nullptr;
 };

@@ -9,7 +9,10 @@
 #include <nha/attention/arguments.hpp>
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
+#include <nha/core/options.hpp>
 #include <nha/memory/state.hpp>
 
 #include <algorithm>

@@ -11,6 +11,8 @@
 #include <nha/attention/validate.hpp>
 #include <nha/attention/validate_backward.hpp>
 #include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>
 #include <nha/memory/state.hpp>

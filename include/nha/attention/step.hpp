@@ -6,8 +6,11 @@
 #include <nha/attention/recurrent.hpp>
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/float_mode.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/options.hpp>
 #include <nha/core/workspace.hpp>
-#include <nha/cpu/subnormals.hpp>
 #include <nha/memory/state.hpp>
 #include <nha/parallel/executor.hpp>
 
@@ -48,7 +51,7 @@ std::size_t step_workspace_bytes(
 /// heads and sequences are independent tasks of the executor; the result does not depend on it.
 /// @throws ArgumentError as validate() says, or if a sequence has more than one token; nothing has
 ///   then been touched.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
+template <class Arch = cpu::simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
           class SlotScalar, Executor E = const Serial>
 void step(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
           AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,

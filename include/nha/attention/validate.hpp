@@ -6,6 +6,7 @@
 #include <nha/attention/arguments.hpp>
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
 #include <nha/memory/state.hpp>
 

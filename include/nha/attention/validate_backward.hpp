@@ -7,6 +7,7 @@
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
 #include <nha/memory/state.hpp>
 

@@ -4,39 +4,14 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
-#include <nha/core/error.hpp>
+#include <nha/core/arena.hpp>
 
 #include <cstddef>
 #include <cstring>
 #include <memory_resource>
-#include <type_traits>
 #include <utility>
 
 NHA_ISA_NAMESPACE_BEGIN
-
-/// Alignment of every allocation and section: a cache line, and the widest vector in use.
-inline constexpr std::size_t kAlignment = 64;
-
-/// Rows of our own memory are padded to a multiple of this many numbers, so that kernels need no
-/// tails. A literal: layouts must not depend on compiler flags.
-inline constexpr Index kRowPadding = 16;
-
-/// `count` rounded up to a multiple of kRowPadding.
-NHA_INLINE constexpr Index padded(Index count) noexcept {
-  return (count + kRowPadding - 1) / kRowPadding * kRowPadding;
-}
-
-/// Bytes of memory beyond this, a pebibyte, no machine has.
-inline constexpr double kLargestBytes = 0x1p50;
-
-/// Checks a size before it is computed in integers, where a product of absurd sizes might wrap
-/// around and leave a small buffer.
-/// @param what what is to hold so much, for the message.
-/// @throws ArgumentError if `bytes`, computed in floating point, are more than any memory holds.
-inline void check_bytes(const char* what, double bytes) {
-  check_argument(bytes <= kLargestBytes, what, " of ", bytes, " bytes does not fit in memory");
-}
 
 /// Owns `size()` bytes, aligned to kAlignment and zero at first. Copies deeply; one that was moved
 /// from is empty.
@@ -102,29 +77,6 @@ class Buffer {
   std::pmr::memory_resource* memory_ = std::pmr::get_default_resource();
   std::byte* data_ = nullptr;
   std::size_t size_ = 0;
-};
-
-/// Hands out aligned sections of one block, in order. With a null block it only adds up, so the
-/// size a layout needs and the layout itself are the same code.
-class SectionCursor {
- public:
-  explicit SectionCursor(std::byte* block) noexcept : block_(block) {}
-
-  template <class T>
-  T* take(Index count) noexcept {
-    static_assert(std::is_trivially_copyable_v<T> && alignof(T) <= kAlignment);
-    const std::size_t start = used_;
-    const std::size_t bytes = static_cast<std::size_t>(count) * sizeof(T);
-    used_ += (bytes + kAlignment - 1) / kAlignment * kAlignment;
-    return block_ == nullptr ? nullptr : reinterpret_cast<T*>(block_ + start);
-  }
-
-  /// Bytes handed out so far.
-  std::size_t used() const noexcept { return used_; }
-
- private:
-  std::byte* block_;
-  std::size_t used_ = 0;
 };
 
 NHA_ISA_NAMESPACE_END

@@ -3,7 +3,7 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <cstddef>
 #include <span>

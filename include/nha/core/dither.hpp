@@ -12,6 +12,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <bit>
 #include <cstdint>

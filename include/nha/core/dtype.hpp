@@ -6,17 +6,14 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/index.hpp>
 
 #include <bit>
 #include <concepts>
-#include <cstddef>
 #include <cstdint>
 #include <type_traits>
 
 NHA_NAMESPACE_BEGIN
-
-/// Extents, strides, positions inside a tensor. Signed, so differences are safe.
-using Index = std::ptrdiff_t;
 
 /// The upper half of a float: 8 bits of exponent, 7 of fraction.
 struct bfloat16 {

@@ -3,9 +3,9 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 
 #include <cmath>
 #include <cstddef>

@@ -5,8 +5,8 @@
 
 #include <nha/config.hpp>
 #include <nha/core/buffer.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
 
 #include <array>

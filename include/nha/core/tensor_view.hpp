@@ -6,8 +6,8 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 
 #include <array>
 #include <concepts>
@@ -17,9 +17,6 @@
 #include <utility>
 
 NHA_NAMESPACE_BEGIN
-
-/// An extent that is known only at run time.
-inline constexpr Index Dynamic = -1;
 
 /// A view of a tensor: element (i, j, ...) lies at data() + i * stride(0) + j * stride(1) + ...
 ///

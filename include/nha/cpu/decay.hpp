@@ -11,7 +11,7 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/simd.hpp>
 
@@ -19,6 +19,8 @@
 #include <cmath>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 /// The tokens that enter the slots during a chunk, oldest first: rows `first` to `count`-1 of
 /// retention and write strengths [count, stride]. Rows before `first` lie before the sequence.
@@ -41,33 +43,33 @@ NHA_INLINE void decay_logits_tile(const EnteringGates<T>& gates, Index group, In
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
   V sum[Rows][Vectors];
-  simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+  simd::unroll<Rows>([&](auto r) NHA_INLINE_LAMBDA {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       sum[r][v] = simd::load<V>(logits + (row + r) * logit_stride + slot + v * kLanes);
     });
   });
   const auto absorb_token = [&](auto r, Index j, const V* retention, const V* write)
-      __attribute__((always_inline)) {
-    const V pair(pairs[(row + r) * pair_stride + j]);
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      sum[r][v] = simd::fma(sum[r][v], retention[v], pair * write[v]);
-    });
-  };
+                                NHA_INLINE_LAMBDA {
+                                  const V pair(pairs[(row + r) * pair_stride + j]);
+                                  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+                                    sum[r][v] = simd::fma(sum[r][v], retention[v], pair * write[v]);
+                                  });
+                                };
   // Row r belongs to token (row + r) / group and sees the entering tokens up to its own.
   const Index shared = row / group + 1;
   const Index last = (row + Rows - 1) / group + 1;
   for (Index j = gates.first; j < last; ++j) {
     V retention[Vectors], write[Vectors];
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       retention[v] = simd::load<V>(gates.retention + j * gates.stride + slot + v * kLanes);
       write[v] = simd::load<V>(gates.write + j * gates.stride + slot + v * kLanes);
     });
-    simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Rows>([&](auto r) NHA_INLINE_LAMBDA {
       if (j < shared || j <= (row + r) / group) absorb_token(r, j, retention, write);
     });
   }
-  simd::unroll<Rows>([&](auto r) __attribute__((always_inline)) {
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+  simd::unroll<Rows>([&](auto r) NHA_INLINE_LAMBDA {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       simd::store(logits + (row + r) * logit_stride + slot + v * kLanes, sum[r][v]);
     });
   });
@@ -106,20 +108,20 @@ NHA_INLINE void decay_weights_tile(const EnteringGates<T>& gates, Index newest, 
                                    Index slot, T* weights, V* sum) noexcept {
   constexpr Index kLanes = simd::lanes<T, Arch>;
   V weight[Vectors];
-  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
     weight[v] = simd::load<V>(weights + slot + v * kLanes);
   });
   const T* retention = gates.retention + newest * gates.stride + slot;
   const T* write = gates.write + newest * gates.stride + slot;
   for (Index i = 0; i < count; ++i, retention -= gates.stride, write -= gates.stride) {
     V of_token = sum[i];
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       of_token = simd::fma(weight[v], simd::load<V>(write + v * kLanes), of_token);
       weight[v] = weight[v] * simd::load<V>(retention + v * kLanes);
     });
     sum[i] = of_token;
   }
-  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
     simd::store(weights + slot + v * kLanes, weight[v]);
   });
 }
@@ -134,7 +136,9 @@ NHA_INLINE void decay_weights_block(const EnteringGates<T>& gates, Index newest,
   constexpr int kNarrow = std::min(8, static_cast<int>(kRowPadding) / kLanes);
   constexpr int kWide = std::min(8, 4 * kNarrow);
   V sum[kLanes];
-  simd::unroll<kLanes>([&](auto i) __attribute__((always_inline)) { sum[i] = V(T{0}); });
+  simd::unroll<kLanes>([&](auto i) NHA_INLINE_LAMBDA {
+    sum[i] = V(T{0});
+  });
   Index slot = 0;
   for (; slot + kWide * kLanes <= gates.stride; slot += kWide * kLanes)
     decay_weights_tile<Arch, kWide>(gates, newest, count, slot, weights, sum);
@@ -200,5 +204,7 @@ void decay_mass(const EnteringGates<T>& gates, const T* mass, T* seen, T* invers
     mass = seen + i * gates.stride;
   }
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

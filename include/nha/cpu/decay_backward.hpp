@@ -15,7 +15,7 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
+#include <nha/core/index.hpp>
 #include <nha/cpu/decay.hpp>
 #include <nha/cpu/simd.hpp>
 
@@ -24,6 +24,8 @@
 #include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 /// One thing that the rows of a chunk read of the slots, their keys or their values, as a product
 /// with a vector of the row: with the slots at the chunk's start [rows, slots], with the tokens
@@ -55,14 +57,16 @@ class DecayGradientsTile {
   /// Begins with the slots left at the chunk's end.
   NHA_INLINE void begin(const T* end_start, const T* end_pairs) noexcept {
     V weight[Vectors];
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { weight[v] = V(T{1}); });
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+      weight[v] = V(T{1});
+    });
     for (Index k = gates_.count - 1; k >= gates_.first; --k)
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
         const Index at = k * gates_.stride + slot_ + v * kLanes;
         simd::store(d_write_ + at, V(weight[v] * simd::load<V>(end_pairs + at)));
         weight[v] = weight[v] * simd::load<V>(gates_.retention + at);
       });
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       of_start_[v] = weight[v] * simd::load<V>(end_start + slot_ + v * kLanes);
     });
   }
@@ -74,23 +78,26 @@ class DecayGradientsTile {
     constexpr int kReadings = static_cast<int>(Readings);
     V weight[kReadings][Vectors], of_older[Vectors];
     const T* pairs[kReadings];
-    simd::unroll<kReadings>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
       pairs[r] = readings[r].pairs + row * readings[r].pair_stride;
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
         weight[r][v] = simd::load<V>(readings[r].weights + row * readings[r].weight_stride + slot_ +
                                      v * kLanes);
       });
     });
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) { of_older[v] = V(T{0}); });
-    const auto add_token = [&](Index k, auto is_older) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+      of_older[v] = V(T{0});
+    });
+    const auto add_token = [&](Index k, auto is_older) NHA_INLINE_LAMBDA {
       V pair[kReadings];
-      simd::unroll<kReadings>([&](auto r)
-                                  __attribute__((always_inline)) { pair[r] = V(pairs[r][k]); });
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
+        pair[r] = V(pairs[r][k]);
+      });
+      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
         const Index at = k * gates_.stride + slot_ + v * kLanes;
         const V retention = simd::load<V>(gates_.retention + at);
         V d_write = simd::load<V>(d_write_ + at);
-        simd::unroll<kReadings>([&](auto r) __attribute__((always_inline)) {
+        simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
           d_write = simd::fma(weight[r][v], pair[r], d_write);
           weight[r][v] = weight[r][v] * retention;
         });
@@ -101,8 +108,8 @@ class DecayGradientsTile {
     };
     add_token(token, std::false_type());
     for (Index k = token - 1; k >= gates_.first; --k) add_token(k, std::bool_constant<Last>());
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-      simd::unroll<kReadings>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+      simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
         of_start_[v] = simd::fma(
             weight[r][v],
             simd::load<V>(readings[r].start + row * readings[r].start_stride + slot_ + v * kLanes),
@@ -148,5 +155,7 @@ void decay_gradients(const EnteringGates<T>& gates, Index group,
     }
   }
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

@@ -10,8 +10,8 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/cpu/simd.hpp>
 #include <nha/cpu/stored_tile.hpp>
 #include <nha/memory/sliding_window.hpp>
@@ -22,6 +22,8 @@
 #include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 /// A token that enters the slots: retention and write strengths [padded(M)], slot key [padded(Dk)]
 /// and value [padded(Dv)]; its position decides how slots of a half type are rounded.
@@ -76,8 +78,9 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
   constexpr int kWideRows = simd::registers >= 32 ? kRows : 1;
   const auto sweep = [&](auto most_rows, auto vectors, Index column) {
     for (Index first = 0; first < queries; first += most_rows)
-      with_count<most_rows>(std::min<Index>(most_rows, queries - first),
-                            [&](auto rows) { f(rows, vectors, first, column); });
+      with_count<most_rows>(std::min<Index>(most_rows, queries - first), [&](auto rows) {
+        f(rows, vectors, first, column);
+      });
   };
   Index column = 0;
   if (queries <= kWideRows || kWideRows == kRows)
@@ -100,8 +103,8 @@ void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
                  const T* ahead = nullptr) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  const auto tile = [&](auto rows, auto vectors, Index first, Index slot, auto enters)
-      __attribute__((always_inline)) {
+  const auto tile = [&](auto rows, auto vectors, Index first, Index slot,
+                        auto enters) NHA_INLINE_LAMBDA {
     constexpr int kRows = decltype(rows)::value;
     constexpr int kVectors = decltype(vectors)::value;
     using Tile = StoredTile<Arch, T, kVectors>;
@@ -111,7 +114,9 @@ void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
       Tile::load_columns(token->write + slot, add);
     }
     for (auto& row : sum)
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) { row[v] = V(Acc{0}); });
+      simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+        row[v] = V(Acc{0});
+      });
     TileWriter<Arch, T, kVectors> writer(enters ? slots.key_dither(token->position, 0, 0) : 0,
                                          slot);
     // Copies, which stores to the slots cannot change.
@@ -126,24 +131,24 @@ void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
       Tile::load(at, key);
       if constexpr (enters) {
         detail::fetch<kVectors * Tile::kLanes>(ahead, d * stride + slot);
-        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
           key[v] = simd::fma(keep[v], key[v], add[v] * V(entering[d]));
         });
         writer.store(at, key);
       }
-      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
+        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
           sum[r][v] = simd::fma(V(from[r * query_stride + d]), key[v], sum[r][v]);
         });
       });
     }
-    simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
       Tile::store_columns(logits.data + (first + r) * logits.stride + slot, sum[r]);
     });
   };
   detail::for_decode_tiles<Acc, Arch>(
       queries, slots.key_stride(),
-      [&](auto rows, auto vectors, Index first, Index slot) __attribute__((always_inline)) {
+      [&](auto rows, auto vectors, Index first, Index slot) NHA_INLINE_LAMBDA {
         if (token != nullptr && first == 0)  // later queries read what is there
           tile(rows, vectors, first, slot, std::true_type());
         else
@@ -160,15 +165,17 @@ void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
                 QueryRows<accumulate_t<T>> output) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
-  const auto tile = [&](auto rows, auto vectors, Index first, Index column, auto enters)
-      __attribute__((always_inline)) {
+  const auto tile = [&](auto rows, auto vectors, Index first, Index column,
+                        auto enters) NHA_INLINE_LAMBDA {
     constexpr int kRows = decltype(rows)::value;
     constexpr int kVectors = decltype(vectors)::value;
     using Tile = StoredTile<Arch, T, kVectors>;
     V entering[kVectors], sum[kRows][kVectors];
     if constexpr (enters) Tile::load_columns(token->value + column, entering);
     for (auto& row : sum)
-      simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) { row[v] = V(Acc{0}); });
+      simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+        row[v] = V(Acc{0});
+      });
     TileWriter<Arch, T, kVectors> writer(enters ? slots.value_dither(token->position, 0, 0) : 0,
                                          column);
     const Acc* const retention = enters ? token->retention : nullptr;
@@ -182,29 +189,29 @@ void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
       V value[kVectors];
       Tile::load(at, value);
       if constexpr (enters) {
-        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
           value[v] = simd::fma(V(retention[m]), value[v], V(write[m]) * entering[v]);
         });
         writer.store(at, value);
       }
-      simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-        simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
+        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
           sum[r][v] = simd::fma(V(from[r * weight_stride + m]), value[v], sum[r][v]);
         });
       });
     }
-    simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
       Tile::store_columns(output.data + (first + r) * output.stride + column, sum[r]);
     });
   };
-  detail::for_decode_tiles<Acc, Arch>(
-      queries, slots.value_stride(),
-      [&](auto rows, auto vectors, Index first, Index column) __attribute__((always_inline)) {
-        if (token != nullptr && first == 0)
-          tile(rows, vectors, first, column, std::true_type());
-        else
-          tile(rows, vectors, first, column, std::false_type());
-      });
+  detail::for_decode_tiles<Acc, Arch>(queries, slots.value_stride(),
+                                      [&](auto rows, auto vectors, Index first, Index column)
+                                          NHA_INLINE_LAMBDA {
+                                            if (token != nullptr && first == 0)
+                                              tile(rows, vectors, first, column, std::true_type());
+                                            else
+                                              tile(rows, vectors, first, column, std::false_type());
+                                          });
 }
 
 /// Logits [queries, visible] of queries [queries, padded(Dk)] against the window's tokens from
@@ -218,15 +225,17 @@ void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int
   using V = simd::vec<Acc, Arch>;
   constexpr Index kLanes = simd::lanes<Acc, Arch>;
   const Index stride = window.key_stride();
-  const auto block = [&](const T* key, Index count, Index index) __attribute__((always_inline)) {
+  const auto block = [&](const T* key, Index count, Index index) NHA_INLINE_LAMBDA {
     for (Index i = 0; i < count * stride; i += detail::kLine<T>)
       detail::fetch<1>(ahead, key - window.key + i);
     for (Index g = 0; g < queries; ++g) {
       V sum[kLanes];
-      simd::unroll<kLanes>([&](auto r) __attribute__((always_inline)) { sum[r] = V(Acc{0}); });
+      simd::unroll<kLanes>([&](auto r) NHA_INLINE_LAMBDA {
+        sum[r] = V(Acc{0});
+      });
       for (Index d = 0; d < stride; d += kLanes) {
         const V q = simd::load<V>(query.data + g * query.stride + d);
-        simd::unroll<kLanes>([&](auto r) __attribute__((always_inline)) {
+        simd::unroll<kLanes>([&](auto r) NHA_INLINE_LAMBDA {
           const Index row = std::min<Index>(r, count - 1);  // rows past the last repeat it
           sum[r] = simd::fma(q, simd::load_wide<V>(key + row * stride + d), sum[r]);
         });
@@ -261,31 +270,32 @@ void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int6
   window.for_runs(oldest, visible, [&](Index index, const T*, const T* value, Index count) {
     // Nothing but the sums takes registers: enough of them that none waits for itself.
     detail::for_decode_tiles<Acc, Arch, simd::registers >= 32 ? 4 : 8>(
-        queries, stride,
-        [&](auto rows, auto vectors, Index first, Index column) __attribute__((always_inline)) {
+        queries, stride, [&](auto rows, auto vectors, Index first, Index column) NHA_INLINE_LAMBDA {
           constexpr int kRows = decltype(rows)::value;
           constexpr int kVectors = decltype(vectors)::value;
           Acc* to = output.data + first * output.stride + column;
           const Acc* from = weights.data + first * weights.stride + index;
           using Tile = StoredTile<Arch, T, kVectors>;
           V sum[kRows][kVectors];
-          simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+          simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
             Tile::load_columns(to + r * output.stride, sum[r]);
           });
           for (Index i = 0; i < count; ++i) {
             V at[kVectors];
             Tile::load(value + i * stride + column, at);
-            simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
-              simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+            simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
+              simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
                 sum[r][v] = simd::fma(V(from[r * weights.stride + i]), at[v], sum[r][v]);
               });
             });
           }
-          simd::unroll<kRows>([&](auto r) __attribute__((always_inline)) {
+          simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
             Tile::store_columns(to + r * output.stride, sum[r]);
           });
         });
   });
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

@@ -12,6 +12,8 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
+namespace cpu {
+
 namespace detail {
 
 /// Constants of the reduction and the polynomial: t = r + r^2 (c[0] + c[1] r + ...), minimax on
@@ -62,7 +64,7 @@ NHA_INLINE void reduce_exp(const V& x, V& power, V& t) noexcept {
   const V r = simd::fma(n, V(-C::kLn2Low), simd::fma(n, V(-C::kLn2High), x));
   constexpr int kTerms = static_cast<int>(sizeof C::kPolynomial / sizeof(T));
   V sum(C::kPolynomial[kTerms - 1]);
-  simd::unroll<kTerms - 1>([&](auto i) __attribute__((always_inline)) {
+  simd::unroll<kTerms - 1>([&](auto i) NHA_INLINE_LAMBDA {
     sum = simd::fma(sum, r, V(C::kPolynomial[kTerms - 2 - i]));
   });
   t = simd::fma(sum, r * r, r);
@@ -91,5 +93,7 @@ NHA_INLINE void exp_and_complement(const V& x, V& exp, V& complement) noexcept {
   exp = simd::where_below(x, least, V(T{0}), simd::fma(power, t, power));
   complement = simd::where_below(x, least, V(T{1}), V(T{0}) - simd::fma(power, t, power - V(T{1})));
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

@@ -8,12 +8,14 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
+#include <nha/core/index.hpp>
 #include <nha/cpu/simd.hpp>
 
 #include <algorithm>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 /// The left operand, row-major: element (i, k) is data[i * stride + k].
 template <class T>
@@ -115,10 +117,10 @@ NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const Left& a,
   constexpr Index kLanes = simd::lanes<T, Arch>;
   V sum[Height][Vectors];
   const T* b_at[Vectors];
-  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
     const Index j = column + v * kLanes;
     b_at[v] = b.data + j / kRowPadding * b.panel_stride + j % kRowPadding;
-    simd::unroll<Height>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
       sum[r][v] = start.template operator()<V>(c + (row + r) * c_stride + j, row + r, j);
     });
   });
@@ -127,18 +129,18 @@ NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const Left& a,
 #pragma GCC unroll 4
   for (Index k = 0; k < depth; ++k) {
     V b_row[Vectors];
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       b_row[v] = simd::load<V>(b_at[v] + k * b.row_stride);
     });
-    simd::unroll<Height>([&](auto r) __attribute__((always_inline)) {
+    simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
       const V a_rk(a(a_at, r, k));
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
         sum[r][v] = simd::fma(a_rk, b_row[v], sum[r][v]);
       });
     });
   }
-  simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
-    simd::unroll<Height>([&](auto r) __attribute__((always_inline)) {
+  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+    simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
       simd::store(c + (row + r) * c_stride + column + v * kLanes, sum[r][v]);
     });
   });
@@ -170,7 +172,7 @@ void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOper
   if (rows == 0) return;
   // Tiles of nearly equal height: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
   const Index tiles = (rows + Tile::rows - 1) / Tile::rows;
-  const auto sweep = [&](Index column, auto vectors) __attribute__((always_inline)) {
+  const auto sweep = [&](Index column, auto vectors) NHA_INLINE_LAMBDA {
     for (Index tile = 0, row = 0; tile < tiles; ++tile) {
       const Index height = rows / tiles + (tile < rows % tiles ? 1 : 0);
       detail::gemm_rows<Arch, Tile::rows, decltype(vectors)::value>(height, row, column, depth, a,
@@ -190,5 +192,7 @@ void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOper
     static_assert(kRowPadding % kWidth == 0);
   }
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

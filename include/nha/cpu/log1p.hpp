@@ -12,6 +12,8 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
+namespace cpu {
+
 /// log(1 + x) for x in [0, 1], within 2 ulp, also near 0. NaN stays NaN.
 template <class T, class V>
 NHA_INLINE V log1p_unit(const V& x) noexcept {
@@ -20,10 +22,12 @@ NHA_INLINE V log1p_unit(const V& x) noexcept {
   const V twice = simd::divide(x + x, x + V(T{2}));
   const V square = twice * twice * V(T{0.25});
   V sum(T{1} / static_cast<T>(2 * kTerms + 1));
-  simd::unroll<kTerms - 1>([&](auto i) __attribute__((always_inline)) {
+  simd::unroll<kTerms - 1>([&](auto i) NHA_INLINE_LAMBDA {
     sum = simd::fma(sum, square, V(T{1} / static_cast<T>(2 * (kTerms - 1 - i) + 1)));
   });
   return simd::fma(twice * square, sum, twice);
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/exp.hpp>
 #include <nha/cpu/simd.hpp>
@@ -12,6 +12,8 @@
 #include <algorithm>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 /// out[i] = factor * widen(in[i]) for `count` numbers, and 0 up to padded(count).
 template <class T>
@@ -97,7 +99,7 @@ template <class Arch = simd::default_arch, class T>
 void pack_gates(const T* log_gate, const T* given, Index slots, T* retention, T* write) noexcept {
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
-  const auto convert = [&](const T* from, Index m) __attribute__((always_inline)) {
+  const auto convert = [&](const T* from, Index m) NHA_INLINE_LAMBDA {
     V keep, add;
     exp_and_complement<T>(simd::load<V>(from), keep, add);
     simd::store(retention + m, keep);
@@ -117,5 +119,7 @@ void pack_gates(const T* log_gate, const T* given, Index slots, T* retention, T*
   }
   if (given != nullptr) std::copy_n(given, slots, write);
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

@@ -8,8 +8,8 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 
 #include <algorithm>
@@ -37,6 +37,8 @@
 #endif
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 namespace simd {
 
@@ -93,7 +95,7 @@ inline constexpr int registers = 16;
 /// Calls f with std::integral_constant 0 .. Count-1: an unrolled loop on every compiler.
 template <int Count, class F>
 NHA_INLINE void unroll(F&& f) noexcept {
-  [&]<int... I>(std::integer_sequence<int, I...>) __attribute__((always_inline)) {
+  [&]<int... I>(std::integer_sequence<int, I...>) NHA_INLINE_LAMBDA {
     (f(std::integral_constant<int, I>()), ...);
   }
   (std::make_integer_sequence<int, Count>());
@@ -247,7 +249,7 @@ NHA_INLINE xsimd::batch<T, A> reduce_add_each(
   if constexpr (std::is_base_of_v<xsimd::avx512f, A>) {
     using Half = xsimd::batch<T, xsimd::fma3<xsimd::avx2>>;
     constexpr int kHalf = static_cast<int>(Half::size);
-    const auto half_sums = [&](int first) __attribute__((always_inline)) {
+    const auto half_sums = [&](int first) NHA_INLINE_LAMBDA {
       Half halves[kHalf];
       for (int i = 0; i < kHalf; ++i) {
         if constexpr (std::is_same_v<T, float>) {
@@ -396,5 +398,7 @@ NHA_INLINE void add_scaled(T factor, const T* x, T* out, Index count) noexcept {
 }
 
 }  // namespace simd
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

@@ -5,6 +5,7 @@
 #include <nha/config.hpp>
 #include <nha/core/dither.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/simd.hpp>
 
@@ -14,6 +15,8 @@
 #include <limits>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 namespace simd {
 
@@ -184,7 +187,7 @@ NHA_INLINE void split_pairs(V& low, V& high) noexcept {
 #endif
 #if !defined(NHA_DETAIL_NO_VECTORS) && defined(__AVX2__)
   if constexpr (sizeof(V) == 32) {
-    const auto in_order = [](__m256 x) __attribute__((always_inline)) {
+    const auto in_order = [](__m256 x) NHA_INLINE_LAMBDA {
       return V(_mm256_castpd_ps(_mm256_permute4x64_pd(_mm256_castps_pd(x), 0xd8)));
     };
     low = in_order(_mm256_shuffle_ps(a, b, 0x88));
@@ -251,5 +254,7 @@ NHA_INLINE void join_pairs(V& first, V& second) noexcept {
 }
 
 }  // namespace simd
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

@@ -3,8 +3,9 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
+#include <nha/core/softmax_state.hpp>
 #include <nha/cpu/exp.hpp>
 #include <nha/cpu/simd.hpp>
 
@@ -13,43 +14,23 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The softmax of the logits seen so far: their maximum and the sum of exp(logit - maximum).
-/// Nothing seen: maximum -infinity, sum 0.
-template <class T>
-struct SoftmaxState {
-  T maximum = -kInfinity<T>;
-  T sum = T{0};
-
-  /// Natural logarithm of the sum of exp(logit); -infinity where nothing was seen.
-  T lse() const noexcept { return sum > T{0} ? maximum + std::log(sum) : -kInfinity<T>; }
-  /// What sums of weighted values are multiplied by at the end; 0 where nothing was seen.
-  T normalizer() const noexcept { return sum > T{0} ? T{1} / sum : T{0}; }
-};
-
-/// exp(before - after) for maxima, where -infinity to -infinity is no change.
-template <class T>
-NHA_INLINE T rescale_factor(T before, T after) noexcept {
-  if (before == after) return T{1};
-  return before == -kInfinity<T> ? T{0} : std::exp(before - after);
-}
-
-namespace detail {
+namespace cpu {
 
 /// The largest of `count` numbers, a multiple of kRowPadding above 0.
 template <class Arch, class T>
-NHA_INLINE T largest(const T* row, Index count) noexcept {
+NHA_INLINE T row_maximum(const T* row, Index count) noexcept {
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
   constexpr int kVectors = static_cast<int>(kRowPadding / kLanes);
   V most[kVectors];
-  simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+  simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
     most[v] = simd::load<V>(row + v * kLanes);
   });
   for (Index i = kRowPadding; i < count; i += kRowPadding)
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
       most[v] = simd::max(most[v], simd::load<V>(row + i + v * kLanes));
     });
-  simd::unroll<kVectors - 1>([&](auto v) __attribute__((always_inline)) {
+  simd::unroll<kVectors - 1>([&](auto v) NHA_INLINE_LAMBDA {
     most[0] = simd::max(most[0], most[v + 1]);
   });
   return simd::reduce_max(most[0]);
@@ -57,7 +38,7 @@ NHA_INLINE T largest(const T* row, Index count) noexcept {
 
 /// Replaces `count` logits by exp(logit - maximum) and returns their sum.
 template <class Arch, class T>
-NHA_INLINE T weigh(T* row, Index count, T maximum) noexcept {
+NHA_INLINE T exp_shifted(T* row, Index count, T maximum) noexcept {
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
   constexpr int kVectors = static_cast<int>(kRowPadding / kLanes);
@@ -67,19 +48,17 @@ NHA_INLINE T weigh(T* row, Index count, T maximum) noexcept {
   V sum(T{0});
   for (Index i = 0; i < count; i += kRowPadding) {
     V weight[kVectors];
-    simd::unroll<kVectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
       weight[v] = exp_nonpositive<T>(simd::load<V>(row + i + v * kLanes) - shift);
       simd::store(row + i + v * kLanes, weight[v]);
     });
-    simd::unroll<kVectors - 1>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<kVectors - 1>([&](auto v) NHA_INLINE_LAMBDA {
       weight[0] = weight[0] + weight[v + 1];
     });
     sum = sum + weight[0];
   }
   return simd::reduce_add(sum);
 }
-
-}  // namespace detail
 
 /// Adds a piece of each row to its running softmax: replaces the logits by the weights exp(logit -
 /// maximum) and sets factor[r], unless factor is null, to that by which everything weighted before
@@ -89,28 +68,28 @@ NHA_INLINE T weigh(T* row, Index count, T maximum) noexcept {
 /// The maxima of all rows come first: within a row everything waits for the maximum, but rows do
 /// not wait for each other.
 template <class Arch = simd::default_arch, class T>
-void absorb(Index row_count, SoftmaxState<T>* states, T* rows, Index stride, Index count,
-            T* factor) noexcept {
+void online_softmax_update(Index row_count, SoftmaxState<T>* states, T* rows, Index stride,
+                           Index count, T* factor) noexcept {
   if (count == 0) {
     if (factor != nullptr) std::fill_n(factor, row_count, T{1});
     return;
   }
   for (Index r = 0; r < row_count; ++r) {
     const T before = states[r].maximum;
-    const T after = std::max(before, detail::largest<Arch>(rows + r * stride, count));
+    const T after = std::max(before, row_maximum<Arch>(rows + r * stride, count));
     const T kept = rescale_factor(before, after);
     states[r] = {after, states[r].sum * kept};
     if (factor != nullptr) factor[r] = kept;
   }
   for (Index r = 0; r < row_count; ++r)
-    states[r].sum += detail::weigh<Arch>(rows + r * stride, count, states[r].maximum);
+    states[r].sum += exp_shifted<Arch>(rows + r * stride, count, states[r].maximum);
 }
 
 /// The same for one row; returns the factor.
 template <class Arch = simd::default_arch, class T>
-T absorb(SoftmaxState<T>& state, T* row, Index count) noexcept {
+T online_softmax_update(SoftmaxState<T>& state, T* row, Index count) noexcept {
   T factor;
-  absorb<Arch>(1, &state, row, 0, count, &factor);
+  online_softmax_update<Arch>(1, &state, row, 0, count, &factor);
   return factor;
 }
 
@@ -122,5 +101,7 @@ T sum_row(const T* row, Index count) noexcept {
   for (Index i = 0; i < count; i += simd::lanes<T, Arch>) sum = sum + simd::load<V>(row + i);
   return simd::reduce_add(sum);
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

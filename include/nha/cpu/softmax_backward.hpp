@@ -4,11 +4,14 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/exp.hpp>
 #include <nha/cpu/simd.hpp>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 /// Sum of a[i] * b[i] for `count` numbers, a multiple of kRowPadding.
 template <class Arch = simd::default_arch, class T>
@@ -51,5 +54,7 @@ void softmax_backward_row(const T* p, T* d, Index count, T shift) noexcept {
   for (Index i = 0; i < count; i += simd::lanes<T, Arch>)
     simd::store(d + i, simd::load<V>(p + i) * (simd::load<V>(d + i) + V(shift)));
 }
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

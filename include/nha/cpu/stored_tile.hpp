@@ -6,6 +6,7 @@
 #include <nha/config.hpp>
 #include <nha/core/dither.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/cpu/simd.hpp>
 #include <nha/cpu/simd_half.hpp>
 
@@ -15,6 +16,8 @@
 #include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace cpu {
 
 /// A tile `Vectors` vectors wide of rows stored in T. bfloat16 comes two vectors at a time, the
 /// even columns and the odd ones; what stands beside the rows, a number for each column, must come
@@ -31,30 +34,30 @@ struct StoredTile {
   /// A row.
   NHA_INLINE static void load(const T* p, Row& row) noexcept {
     if constexpr (kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) __attribute__((always_inline)) {
+      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
         simd::load_pairs<simd::dithers<Arch>>(p + 2 * i * kLanes, row[2 * i], row[2 * i + 1]);
       });
     else
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
         row[v] = simd::load_wide<V>(p + v * kLanes);
       });
   }
   /// A number for each column.
   NHA_INLINE static void load_columns(const Acc* p, Row& columns) noexcept {
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       columns[v] = simd::load<V>(p + v * kLanes);
     });
     if constexpr (kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) __attribute__((always_inline)) {
+      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
         simd::split_pairs(columns[2 * i], columns[2 * i + 1]);
       });
   }
   NHA_INLINE static void store_columns(Acc* p, Row& columns) noexcept {
     if constexpr (kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) __attribute__((always_inline)) {
+      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
         simd::join_pairs(columns[2 * i], columns[2 * i + 1]);
       });
-    simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
       simd::store(p + v * kLanes, columns[v]);
     });
   }
@@ -70,7 +73,7 @@ class TileWriter {
   /// @param column    the tile's first
   NHA_INLINE TileWriter(std::uint32_t row_start, Index column) noexcept {
     if constexpr (kRounds)
-      simd::unroll<kDithers>([&](auto i) __attribute__((always_inline)) {
+      simd::unroll<kDithers>([&](auto i) NHA_INLINE_LAMBDA {
         if constexpr (Tile::kInPairs)
           dithers_[i] = simd::dithers_from<Arch, 2>(row_start, column + i);
         else
@@ -80,19 +83,19 @@ class TileWriter {
   /// Leaves in `row` the numbers as stored.
   NHA_INLINE void store(T* p, typename Tile::Row& row) noexcept {
     if constexpr (Tile::kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) __attribute__((always_inline)) {
+      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
         simd::store_pairs(p + 2 * i * Tile::kLanes, row[2 * i], row[2 * i + 1], dithers_[0],
                           dithers_[1]);
       });
     else
-      simd::unroll<Vectors>([&](auto v) __attribute__((always_inline)) {
+      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
         if constexpr (kRounds)
           row[v] = simd::store_narrow(p + v * Tile::kLanes, row[v], dithers_[v % kDithers]);
         else
           simd::store(p + v * Tile::kLanes, row[v]);
       });
     if constexpr (kRounds)
-      simd::unroll<kDithers>([&](auto i) __attribute__((always_inline)) {
+      simd::unroll<kDithers>([&](auto i) NHA_INLINE_LAMBDA {
         dithers_[i] = dithers_[i] + simd::dithers<Arch>(kDitherRow);
       });
   }
@@ -107,5 +110,7 @@ class TileWriter {
   struct Nothing {};
   std::conditional_t<kRounds, simd::dithers<Arch>, Nothing> dithers_[kDithers];
 };
+
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END

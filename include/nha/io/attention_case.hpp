@@ -7,8 +7,10 @@
 
 #include <nha/attention/arguments.hpp>
 #include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/io/attention_case_gradients.hpp>

@@ -5,16 +5,15 @@
 
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/io/model_config_writer.hpp>
 #include <nha/io/new_file.hpp>
 #include <nha/io/safetensors_header.hpp>
 #include <nha/io/safetensors_writer.hpp>
-#include <nha/layer/language_model.hpp>
-#include <nha/layer/model_options.hpp>
-#include <nha/layer/weights.hpp>
+#include <nha/model/language_model.hpp>
+#include <nha/model/model_options.hpp>
+#include <nha/model/weights.hpp>
 #include <nha/train/parameters.hpp>
 
 #include <algorithm>

@@ -4,9 +4,9 @@
 
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 
 #include <nlohmann/json.hpp>
 

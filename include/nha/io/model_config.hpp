@@ -8,14 +8,14 @@
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/options.hpp>
 #include <nha/io/config_values.hpp>
 #include <nha/io/mapped_file.hpp>
-#include <nha/layer/layer_options.hpp>
-#include <nha/layer/model_options.hpp>
+#include <nha/model/layer_options.hpp>
+#include <nha/model/model_options.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -191,7 +191,7 @@ class ModelConfigReader {
     layer.gate_divisor = values_.number("gate_logit_normalizer", 8.0);
     layer.rope_theta = values_.number("rope_theta", 10000.0);
     if (values_.flag("use_short_conv", false)) {
-      layer.convolution_taps = values_.size("conv_size", 4);
+      layer.convolution_kernel_size = values_.size("conv_size", 4);
       layer.convolution_bias = values_.flag("conv_bias", false);
     }
     return layer;
@@ -212,7 +212,7 @@ class ModelConfigReader {
     check(layer.rope_theta > 0, "rope_theta is ", layer.rope_theta, "; expected a positive number");
     for (const char* key : {"norm_eps", "output_norm_eps"})
       check(values_.number(key, 0.0) >= 0, key, " is negative");
-    check(layer.convolution_taps <= 64, "conv_size is ", layer.convolution_taps,
+    check(layer.convolution_kernel_size <= 64, "conv_size is ", layer.convolution_kernel_size,
           "; expected 1 to 64");
     check(!has_window(attention) || shape.key_dim % 2 == 0, "the head dimension is ", shape.key_dim,
           "; the rotary embedding of the window needs an even number");

@@ -3,13 +3,13 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/options.hpp>
 #include <nha/io/model_config.hpp>
-#include <nha/layer/layer_options.hpp>
-#include <nha/layer/model_options.hpp>
+#include <nha/model/layer_options.hpp>
+#include <nha/model/model_options.hpp>
 
 #include <nlohmann/json.hpp>
 
@@ -67,9 +67,10 @@ inline std::string model_config_text(const ModelOptions& options) {
   const LayerOptions& layer = options.layer;
   const AttentionOptions& attention = layer.attention;
   check_size("window", attention.window, 0);
-  check_argument(!layer.convolution_bias || layer.convolution_taps > 0,
-                 "convolution_bias is true and convolution_taps 0, which a configuration cannot "
-                 "say");
+  check_argument(
+      !layer.convolution_bias || layer.convolution_kernel_size > 0,
+      "convolution_bias is true and convolution_kernel_size 0, which a configuration cannot "
+      "say");
   detail::ConfigText text;
   text.put("model_type", "nha");
   text.put("vocab_size", options.vocabulary);
@@ -99,9 +100,9 @@ inline std::string model_config_text(const ModelOptions& options) {
   text.put("rope_theta", layer.rope_theta);
   text.put("norm_eps", options.norm_eps);
   text.put("output_norm_eps", layer.output_norm_eps);
-  text.put("use_short_conv", layer.convolution_taps > 0);
-  if (layer.convolution_taps > 0) {
-    text.put("conv_size", layer.convolution_taps);
+  text.put("use_short_conv", layer.convolution_kernel_size > 0);
+  if (layer.convolution_kernel_size > 0) {
+    text.put("conv_size", layer.convolution_kernel_size);
     text.put("conv_bias", layer.convolution_bias);
   }
   text.put("tie_word_embeddings", options.tied_head);

@@ -9,6 +9,7 @@
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/little_endian.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/io/safetensors_header.hpp>

@@ -7,8 +7,8 @@
 
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/io/stored_type.hpp>
 
 #include <nlohmann/json.hpp>

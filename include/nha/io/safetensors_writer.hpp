@@ -5,6 +5,7 @@
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/little_endian.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/io/new_file.hpp>

@@ -4,7 +4,9 @@
 
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/little_endian.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>

@@ -18,8 +18,8 @@
 #include <nha/config.hpp>
 #include <nha/core/checksum.hpp>
 #include <nha/core/describe.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/little_endian.hpp>
 #include <nha/io/checkpoint_writer.hpp>
 #include <nha/io/model_config.hpp>
@@ -28,9 +28,9 @@
 #include <nha/io/safetensors_writer.hpp>
 #include <nha/io/stored_tensor.hpp>
 #include <nha/io/stored_type.hpp>
-#include <nha/layer/language_model.hpp>
-#include <nha/layer/model_options.hpp>
-#include <nha/layer/weights.hpp>
+#include <nha/model/language_model.hpp>
+#include <nha/model/model_options.hpp>
+#include <nha/model/weights.hpp>
 #include <nha/train/adamw.hpp>
 #include <nha/train/parameters.hpp>
 

@@ -3,9 +3,10 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
+#include <nha/core/arena.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -32,7 +33,7 @@ struct PendingTokensView {
   NHA_INLINE Index gate_stride() const noexcept { return padded(slots); }
 
   /// Lays the rows out in the next sections of a block.
-  static PendingTokensView take(SectionCursor& cursor, Index capacity, Index key_dim, Index slots) {
+  static PendingTokensView take(Arena& cursor, Index capacity, Index key_dim, Index slots) {
     PendingTokensView view;
     view.capacity = capacity;
     view.key_dim = Extent<KeyDim>(key_dim);

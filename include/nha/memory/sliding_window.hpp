@@ -6,10 +6,13 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/arena.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/tensor_view.hpp>
 
 #include <algorithm>
@@ -36,8 +39,7 @@ struct SlidingWindowView {
   NHA_INLINE Index value_stride() const noexcept { return padded(value_dim); }
 
   /// Lays the ring out in the next sections of a block.
-  static SlidingWindowView take(SectionCursor& cursor, Index capacity, Index key_dim,
-                                Index value_dim) {
+  static SlidingWindowView take(Arena& cursor, Index capacity, Index key_dim, Index value_dim) {
     SlidingWindowView view;
     view.capacity = capacity;
     view.key_dim = Extent<KeyDim>(key_dim);
@@ -136,7 +138,7 @@ class SlidingWindow {
     check_bytes("a window", static_cast<double>(window) *
                                 static_cast<double>(padded(key_dim) + padded(value_dim)) *
                                 sizeof(T));
-    SectionCursor size(nullptr);
+    Arena size(nullptr);
     View::take(size, window, key_dim, value_dim);
     return size.used();
   }
@@ -147,7 +149,7 @@ class SlidingWindow {
   }
   // What a const window hands out of these is const again.
   View rows() const noexcept {
-    SectionCursor cursor(const_cast<std::byte*>(buffer_.data()));
+    Arena cursor(const_cast<std::byte*>(buffer_.data()));
     return View::take(cursor, window_, key_dim_, value_dim_);
   }
 

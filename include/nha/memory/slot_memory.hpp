@@ -7,11 +7,14 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/arena.hpp>
 #include <nha/core/buffer.hpp>
 #include <nha/core/dither.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/tensor_view.hpp>
 
@@ -47,7 +50,7 @@ struct SlotMemoryView {
   NHA_INLINE Index value_stride() const noexcept { return padded(value_dim); }
 
   /// Lays the memory out in the next sections of a block.
-  static SlotMemoryView take(SectionCursor& cursor, Index key_dim, Index value_dim, Index slots) {
+  static SlotMemoryView take(Arena& cursor, Index key_dim, Index value_dim, Index slots) {
     SlotMemoryView view;
     view.key_dim = Extent<KeyDim>(key_dim);
     view.value_dim = Extent<ValueDim>(value_dim);
@@ -188,7 +191,7 @@ class SlotMemory {
     T* retention;  // scratch of enter()
     T* write;
   };
-  static Sections take(SectionCursor& cursor, Index key_dim, Index value_dim, Index slots) {
+  static Sections take(Arena& cursor, Index key_dim, Index value_dim, Index slots) {
     const View view = View::take(cursor, key_dim, value_dim, slots);
     T* retention = cursor.take<T>(slots);
     T* write = cursor.take<T>(slots);
@@ -201,7 +204,7 @@ class SlotMemory {
     check_bytes("a slot memory", static_cast<double>(padded(slots)) *
                                      static_cast<double>(padded(key_dim) + padded(value_dim) + 3) *
                                      sizeof(T));
-    SectionCursor size(nullptr);
+    Arena size(nullptr);
     take(size, key_dim, value_dim, slots);
     return size.used();
   }
@@ -212,7 +215,7 @@ class SlotMemory {
   }
   // What a const memory hands out of these is const again.
   Sections sections() const noexcept {
-    SectionCursor cursor(const_cast<std::byte*>(buffer_.data()));
+    Arena cursor(const_cast<std::byte*>(buffer_.data()));
     return take(cursor, key_dim_, value_dim_, slots_);
   }
 

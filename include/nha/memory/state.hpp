@@ -8,10 +8,10 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/float_mode.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/tensor_view.hpp>
-#include <nha/cpu/subnormals.hpp>
 #include <nha/memory/state_layout.hpp>
 
 #include <algorithm>

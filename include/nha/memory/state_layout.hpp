@@ -3,10 +3,11 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
+#include <nha/core/arena.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/options.hpp>
 #include <nha/memory/pending_tokens.hpp>
 #include <nha/memory/sliding_window.hpp>
@@ -62,7 +63,7 @@ class StateLayout {
     // Also without sequences: positions in a row must not wrap around.
     const auto sequences = static_cast<double>(std::max<Index>(shape.batch, 1));
     head_offsets_.reserve(static_cast<std::size_t>(shape.kv_heads));
-    SectionCursor cursor(nullptr);
+    Arena cursor(nullptr);
     cursor.take<Sequence>(1);
     double bytes = 0;
     for (Index head = 0; head < shape.kv_heads; ++head) {
@@ -98,7 +99,7 @@ class StateLayout {
 
   /// What a head has in the block of a sequence.
   Sections head(std::byte* block, Index head) const noexcept {
-    SectionCursor cursor(block + head_offsets_[static_cast<std::size_t>(head)]);
+    Arena cursor(block + head_offsets_[static_cast<std::size_t>(head)]);
     return take(cursor, head);
   }
 
@@ -121,7 +122,7 @@ class StateLayout {
            sizeof(accumulate_t<T>);
   }
 
-  Sections take(SectionCursor& cursor, Index head) const noexcept {
+  Sections take(Arena& cursor, Index head) const noexcept {
     Sections sections;
     const AttentionShape& s = shape_;
     HeadState<T, KeyDim, ValueDim, Slots, SlotScalar>& state = sections.state;

@@ -7,8 +7,8 @@
 #endif
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <omp.h>

@@ -4,11 +4,11 @@
 
 #include <nha/config.hpp>
 #include <nha/core/describe.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/float_mode.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/cpu/simd.hpp>
-#include <nha/cpu/subnormals.hpp>
 #include <nha/parallel/executor.hpp>
 #include <nha/train/parameters.hpp>
 
@@ -60,14 +60,14 @@ struct AdamWFactors {
 template <class V, class T>
 NHA_INLINE void adamw_vector(const AdamWFactors<T>& f, T* weight, const T* gradient, T* first,
                              T* second) noexcept {
-  const V g = simd::load<V>(gradient);
-  const V m = simd::fma(V(f.beta1), simd::load<V>(first), V(f.rest1) * g);
-  const V v = simd::fma(V(f.beta2), simd::load<V>(second), V(f.rest2) * g * g);
-  simd::store(first, m);
-  simd::store(second, v);
-  const V size = simd::fma(simd::sqrt(v), V(f.root), V(f.epsilon));
-  simd::store(weight,
-              simd::fma(V(-f.rate), simd::divide(m, size), V(f.keep) * simd::load<V>(weight)));
+  const V g = cpu::simd::load<V>(gradient);
+  const V m = cpu::simd::fma(V(f.beta1), cpu::simd::load<V>(first), V(f.rest1) * g);
+  const V v = cpu::simd::fma(V(f.beta2), cpu::simd::load<V>(second), V(f.rest2) * g * g);
+  cpu::simd::store(first, m);
+  cpu::simd::store(second, v);
+  const V size = cpu::simd::fma(cpu::simd::sqrt(v), V(f.root), V(f.epsilon));
+  cpu::simd::store(weight, cpu::simd::fma(V(-f.rate), cpu::simd::divide(m, size),
+                                          V(f.keep) * cpu::simd::load<V>(weight)));
 }
 
 /// The step for `count` numbers. Numbers are treated alike wherever they stand.
@@ -75,8 +75,8 @@ template <class Arch, class T>
 void adamw_numbers(const AdamWFactors<T>& factors, T* weight, const T* gradient, T* first,
                    T* second, Index count) noexcept {
   Index i = 0;
-  for (; i + simd::lanes<T, Arch> <= count; i += simd::lanes<T, Arch>)
-    adamw_vector<simd::vec<T, Arch>>(factors, weight + i, gradient + i, first + i, second + i);
+  for (; i + cpu::simd::lanes<T, Arch> <= count; i += cpu::simd::lanes<T, Arch>)
+    adamw_vector<cpu::simd::vec<T, Arch>>(factors, weight + i, gradient + i, first + i, second + i);
   for (; i < count; ++i) adamw_vector<T>(factors, weight + i, gradient + i, first + i, second + i);
 }
 
@@ -185,7 +185,7 @@ class AdamW {
       const Block& block = blocks_[static_cast<std::size_t>(n)];
       const Entry& tensor = tensors_[block.tensor];
       const Index at = tensor.first + block.first;
-      detail::adamw_numbers<simd::default_arch>(
+      detail::adamw_numbers<cpu::simd::default_arch>(
           factors(learning_rate, tensor.decays), weights[block.tensor].values.data() + block.first,
           gradients[block.tensor].values.data() + block.first, first_.data() + at,
           second_.data() + at, block.count);

@@ -4,19 +4,19 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
-#include <nha/core/dtype.hpp>
+#include <nha/core/arena.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
+#include <nha/core/float_mode.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
 #include <nha/cpu/simd.hpp>
 #include <nha/cpu/softmax.hpp>
-#include <nha/cpu/subnormals.hpp>
-#include <nha/layer/check_rows.hpp>
-#include <nha/layer/linear.hpp>
-#include <nha/layer/linear_backward.hpp>
+#include <nha/nn/check_rows.hpp>
+#include <nha/nn/linear.hpp>
+#include <nha/nn/linear_backward.hpp>
 
 #include <algorithm>
 #include <cmath>
@@ -70,7 +70,7 @@ struct CrossEntropyScratch {
   T* x;
   T* dx;
 
-  static CrossEntropyScratch take(SectionCursor& cursor, Index block, Index hidden,
+  static CrossEntropyScratch take(Arena& cursor, Index block, Index hidden,
                                   Index vocabulary) noexcept {
     CrossEntropyScratch scratch{};
     scratch.places = cursor.take<Index>(block);
@@ -86,9 +86,9 @@ template <class Arch, class T>
 void cross_entropy_row(T* logits, Index vocabulary, Index target, double scale,
                        CrossEntropy& result) noexcept {
   const T aimed = logits[target];
-  const T maximum = largest<Arch>(logits, padded(vocabulary));
+  const T maximum = cpu::row_maximum<Arch>(logits, padded(vocabulary));
   const bool first = std::find(logits, logits + target, maximum) == logits + target;
-  const T sum = weigh<Arch>(logits, padded(vocabulary), maximum);
+  const T sum = cpu::exp_shifted<Arch>(logits, padded(vocabulary), maximum);
   result.loss += std::log(static_cast<double>(sum)) +
                  (static_cast<double>(maximum) - static_cast<double>(aimed));
   ++result.counted;
@@ -109,7 +109,7 @@ std::size_t cross_entropy_workspace_bytes(Index rows, Index hidden, Index vocabu
   check_argument(rows >= 0, "rows is ", rows, "; expected 0 or more");
   check_size("hidden", hidden, 0);
   check_size("vocabulary", vocabulary, 1);
-  SectionCursor sizes(nullptr);
+  Arena sizes(nullptr);
   detail::CrossEntropyScratch<T>::take(
       sizes, detail::cross_entropy_block(rows, vocabulary, sizeof(T)), hidden, vocabulary);
   return sizes.used();
@@ -128,7 +128,7 @@ std::size_t cross_entropy_workspace_bytes(Index rows, Index hidden, Index vocabu
 /// the heap.
 /// @throws ArgumentError if a shape does not fit, a target is not in the vocabulary, there is no
 ///   data, rows are not contiguous, or scale is not finite; nothing has then been touched.
-template <std::floating_point T, class Arch = simd::default_arch>
+template <std::floating_point T, class Arch = cpu::simd::default_arch>
 CrossEntropy cross_entropy(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
                            std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> head,
                            TensorView<const std::int32_t, Dynamic> targets, Workspace& workspace,
@@ -165,7 +165,7 @@ CrossEntropy cross_entropy(std::type_identity_t<TensorView<const T, Dynamic, Dyn
   if (rows == 0) return result;
   const Index block = detail::cross_entropy_block(rows, vocabulary, sizeof(T));
   workspace.reserve(cross_entropy_workspace_bytes<T>(rows, hidden, vocabulary));
-  SectionCursor cursor(workspace.data());
+  Arena cursor(workspace.data());
   const auto scratch = detail::CrossEntropyScratch<T>::take(cursor, block, hidden, vocabulary);
   const FlushSubnormals mode;
 

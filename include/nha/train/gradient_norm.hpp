@@ -3,7 +3,6 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/train/parameters.hpp>
 

@@ -9,11 +9,11 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
-#include <nha/layer/model_options.hpp>
-#include <nha/layer/weights.hpp>
+#include <nha/model/model_options.hpp>
+#include <nha/model/weights.hpp>
 #include <nha/train/parameters.hpp>
 #include <nha/train/random.hpp>
 

@@ -5,19 +5,19 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/buffer.hpp>
-#include <nha/core/dtype.hpp>
+#include <nha/core/arena.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
-#include <nha/layer/decoder_block.hpp>
-#include <nha/layer/decoder_block_backward.hpp>
-#include <nha/layer/embedding.hpp>
-#include <nha/layer/keep.hpp>
-#include <nha/layer/language_model.hpp>
-#include <nha/layer/language_model_state.hpp>
-#include <nha/layer/rms_norm.hpp>
-#include <nha/layer/token_batch.hpp>
-#include <nha/layer/weights.hpp>
+#include <nha/model/block.hpp>
+#include <nha/model/block_backward.hpp>
+#include <nha/model/language_model.hpp>
+#include <nha/model/state.hpp>
+#include <nha/model/weights.hpp>
+#include <nha/nn/embedding.hpp>
+#include <nha/nn/keep.hpp>
+#include <nha/nn/rms_norm.hpp>
+#include <nha/nn/token_batch.hpp>
 #include <nha/parallel/executor.hpp>
 #include <nha/train/slot_share_loss.hpp>
 
@@ -70,10 +70,10 @@ class LanguageModelTape {
     }
     workspace_.kernel.reserve(kernel);
     blocks_.resize(model.blocks().size());
-    SectionCursor sizes(nullptr);
+    Arena sizes(nullptr);
     take(sizes, model, batch);
     workspace_.activations.reserve(sizes.used());
-    SectionCursor cursor(workspace_.activations.data());
+    Arena cursor(workspace_.activations.data());
     take(cursor, model, batch);
   }
 
@@ -182,7 +182,7 @@ class LanguageModelTape {
     }
   }
 
-  void take(SectionCursor& cursor, const Model& model, const TokenBatch& batch) {
+  void take(Arena& cursor, const Model& model, const TokenBatch& batch) {
     const Index rows = batch.rows();
     const LayerShape& shape = model.options().shape;
     x_ = cursor.take<T>(rows * shape.hidden);

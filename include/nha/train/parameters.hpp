@@ -4,12 +4,12 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
-#include <nha/layer/language_model.hpp>
-#include <nha/layer/model_options.hpp>
-#include <nha/layer/weights.hpp>
+#include <nha/model/language_model.hpp>
+#include <nha/model/model_options.hpp>
+#include <nha/model/weights.hpp>
 
 #include <concepts>
 #include <cstddef>

@@ -3,8 +3,8 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -3,14 +3,14 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
-#include <nha/layer/language_model.hpp>
-#include <nha/layer/language_model_state.hpp>
-#include <nha/layer/model_options.hpp>
-#include <nha/layer/weights.hpp>
+#include <nha/model/language_model.hpp>
+#include <nha/model/model_options.hpp>
+#include <nha/model/state.hpp>
+#include <nha/model/weights.hpp>
 #include <nha/parallel/executor.hpp>
 #include <nha/train/cross_entropy.hpp>
 #include <nha/train/initial_weights.hpp>

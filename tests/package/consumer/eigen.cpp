@@ -1,7 +1,7 @@
 // SPDX-License-Identifier: MIT
 // Uses what the component eigen adds.
 #include <nha/core/tensor.hpp>
-#include <nha/layer/linear.hpp>
+#include <nha/nn/linear.hpp>
 
 int main() {
   nha::Tensor<float, 2> x({1, 2}), weight({1, 2}), y({1, 1});

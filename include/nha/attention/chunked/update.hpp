@@ -1,0 +1,97 @@
+// SPDX-License-Identifier: MIT
+// ChunkUpdate: how the tokens of a chunk enter the slots, by two matrix products.
+#pragma once
+
+#include <nha/attention/chunked/plan.hpp>
+#include <nha/attention/chunked/row_prefetcher.hpp>
+#include <nha/attention/head_call.hpp>
+#include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/numeric.hpp>
+#include <nha/cpu/decay.hpp>
+#include <nha/cpu/gemm.hpp>
+#include <nha/cpu/pack.hpp>
+
+#include <cstdint>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Moves slots on by a chunk of a call.
+template <class Arch, class Call>
+class ChunkUpdate {
+  using T = typename Call::Scalar;
+  using Acc = typename Call::Acc;
+
+ public:
+  using SlotView = typename Call::SlotView;
+
+  ChunkUpdate(const Call& call, const UpdateScratch<Acc>& scratch) noexcept
+      : call_(call), s_(scratch) {}
+
+  /// Slots and mass after the chunk, `to`, of those before it, `from`, which may be the same. Row i
+  /// of `values` is that of the first entering token plus i, [., value_dim] of the plan. aside() is
+  /// called between the tiles of the products.
+  template <class Aside = cpu::NothingAside>
+  void run(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates,
+           const cpu::RightOperand<Acc>& values, const SlotView& from, const SlotView& to,
+           Aside&& aside = {}) const noexcept {
+    const ChunkPlan& plan = call_.plan;
+    const Index depth = gates.count - gates.first;
+    if (depth == 0) {
+      if (from.key != to.key) to.copy_from(from);
+      return;
+    }
+    const Index key_stride = padded(plan.key_dim);
+    for (Index i = 0; i < depth; ++i)
+      cpu::pack_row<T>(call_.slot_key(call_.entering(chunk, gates.first + i)), from.key_dim,
+                       s_.entering_keys + i * key_stride);
+    cpu::chunk_strengths<Arch>(gates, s_.total, s_.strength);
+    const Acc* strength = s_.strength + gates.first * plan.slots;
+    // keys^T [Dk, M] <- keys^T . total + entering^T [Dk, n] strength [n, M]
+    cpu::gemm<Arch>(plan.key_dim, plan.slots, depth,
+                    cpu::Transposed<Acc>{s_.entering_keys, key_stride},
+                    cpu::row_major(strength, plan.slots), to.key, to.key_stride(),
+                    cpu::ScaleColumns<Acc>{s_.total, from.key, from.key_stride()}, aside);
+    // values [M, Dv] <- total . values + strength^T [M, n] values [n, Dv]
+    cpu::gemm<Arch>(from.slots, plan.value_dim, depth, cpu::Transposed<Acc>{strength, plan.slots},
+                    values, to.value, to.value_stride(),
+                    cpu::ScaleRows<Acc>{s_.total, from.value, from.value_stride()}, aside);
+    const Acc* mass = from.mass;
+    for (Index i = gates.first; i < gates.count; ++i, mass = to.mass)
+      for (Index m = 0; m < plan.slots; ++m)
+        to.mass[m] = multiply_add(gates.retention[i * plan.slots + m], mass[m],
+                                  gates.write[i * plan.slots + m]);
+  }
+
+  /// The rows that moving on by as many tokens after a chunk will read.
+  RowPrefetcher rows_after(const Chunk& chunk) const noexcept {
+    // Three rows of each token, and a few tokens to each tile.
+    RowPrefetcher rows(3);
+    const std::int64_t next = call_.entering(chunk, chunk.count);
+    rows.add(call_, call_.in.k_slot, next, next + chunk.count, 1);
+    rows.add(call_, call_.in.log_gate, next, next + chunk.count, 1);
+    rows.add(call_, call_.in.v, next, next + chunk.count, 1);
+    return rows;
+  }
+
+  /// The values of the tokens that enter during a chunk, packed for run().
+  cpu::RightOperand<Acc> pack_values(const Chunk& chunk) const noexcept {
+    const Index first = call_.first_entering(chunk);
+    const Index stride = call_.plan.value_dim;
+    for (Index i = first; i < chunk.count; ++i)
+      cpu::pack_row<T>(call_.value(call_.entering(chunk, i)), call_.memory.slots.value_dim,
+                       s_.entering_values + (i - first) * stride);
+    return cpu::row_major<Acc>(s_.entering_values, stride);
+  }
+
+ private:
+  const Call& call_;
+  UpdateScratch<Acc> s_;
+};
+
+}  // namespace detail
+
+NHA_ISA_NAMESPACE_END

@@ -1,0 +1,26 @@
+// SPDX-License-Identifier: MIT
+// Index: the integer of extents, strides and positions, and how rows are padded.
+#pragma once
+
+#include <nha/config.hpp>
+
+#include <cstddef>
+
+NHA_NAMESPACE_BEGIN
+
+/// Extents, strides, positions inside a tensor. Signed, so differences are safe.
+using Index = std::ptrdiff_t;
+
+/// An extent that is known only at run time.
+inline constexpr Index Dynamic = -1;
+
+/// Rows of the library's own memory are padded to a multiple of this many numbers, so that kernels
+/// need no tails. A literal: layouts must not depend on compiler flags.
+inline constexpr Index kRowPadding = 16;
+
+/// `count` rounded up to a multiple of kRowPadding.
+NHA_INLINE constexpr Index padded(Index count) noexcept {
+  return (count + kRowPadding - 1) / kRowPadding * kRowPadding;
+}
+
+NHA_NAMESPACE_END

@@ -1,0 +1,47 @@
+// SPDX-License-Identifier: MIT
+// The limits of the library: what is taken for a mistake, and the checks that say so.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
+
+#include <cstdint>
+
+NHA_NAMESPACE_BEGIN
+
+/// Larger sizes of a model, layer or memory are taken for mistakes. The product of any two, in
+/// bytes, fits in an Index.
+inline constexpr Index kLargestSize = Index{1} << 24;
+
+/// Bytes of memory beyond this, a pebibyte, no machine has.
+inline constexpr double kLargestBytes = 0x1p50;
+
+/// The most tokens of one call that sizes are computed for: sums of them stay in range.
+inline constexpr Index kMostCallTokens = Index{1} << 40;
+
+/// Positions of a saved sequence beyond this are damage; adding to them must not overflow.
+inline constexpr std::int64_t kMostTokensSeen = std::int64_t{1} << 62;
+
+NHA_NAMESPACE_END
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// Checks a size before it is computed in integers, where a product of absurd sizes might wrap
+/// around and leave a small buffer.
+/// @param what what is to hold so much, for the message.
+/// @throws ArgumentError if `bytes`, computed in floating point, are more than any memory holds.
+inline void check_bytes(const char* what, double bytes) {
+  check_argument(bytes <= kLargestBytes, what, " of ", bytes, " bytes does not fit in memory");
+}
+
+/// @throws ArgumentError unless `size` lies in `least` to kLargestSize and is the static size,
+///   where there is one.
+inline void check_size(const char* name, Index size, Index least, Index static_size = Dynamic) {
+  check_argument(size >= least && size <= kLargestSize, name, " is ", size, "; expected ", least,
+                 " to ", kLargestSize);
+  check_argument(static_size == Dynamic || static_size == size, name, " is ", size,
+                 "; the type says ", static_size);
+}
+
+NHA_ISA_NAMESPACE_END

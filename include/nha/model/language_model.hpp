@@ -1,0 +1,275 @@
+// SPDX-License-Identifier: MIT
+// LanguageModel: embedding, decoder blocks, norm and head.
+#pragma once
+
+#include <nha/attention/prefill.hpp>
+#include <nha/attention/validate.hpp>
+#include <nha/config.hpp>
+#include <nha/core/arena.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/tensor.hpp>
+#include <nha/core/tensor_view.hpp>
+#include <nha/model/block.hpp>
+#include <nha/model/model_options.hpp>
+#include <nha/model/state.hpp>
+#include <nha/model/weights.hpp>
+#include <nha/nn/check_rows.hpp>
+#include <nha/nn/embedding.hpp>
+#include <nha/nn/linear.hpp>
+#include <nha/nn/rms_norm.hpp>
+#include <nha/nn/token_batch.hpp>
+#include <nha/parallel/executor.hpp>
+
+#include <algorithm>
+#include <concepts>
+#include <cstddef>
+#include <cstdint>
+#include <memory_resource>
+#include <span>
+#include <string>
+#include <utility>
+#include <vector>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// What a call of LanguageModel::forward may return besides the logits, and how it computes.
+template <std::floating_point T>
+struct ForwardOptions {
+  /// Packed sequences, as in AttentionInputs: the state's N sequences along the tokens of batch 1.
+  std::span<const std::int64_t> cu_seqlens = {};
+  /// The residual stream after each block. [layers, B, T, hidden]
+  TensorView<T, Dynamic, Dynamic, Dynamic, Dynamic> hidden = {};
+  /// The part of each query head's attention that fell on the slots. [layers, B, T, query heads]
+  TensorView<T, Dynamic, Dynamic, Dynamic, Dynamic> slot_share = {};
+  /// The operator's algorithm; the result is the same within rounding.
+  PrefillOptions attention = {};
+};
+
+/// A model of float or double: weights, used with any number of states. Const calls from several
+/// threads are safe as long as each has its own state and workspace and nobody changes the weights.
+template <std::floating_point T>
+class LanguageModel {
+ public:
+  using Tokens = TensorView<const std::int32_t, Dynamic, Dynamic>;
+  using Logits = TensorView<T, Dynamic, Dynamic, Dynamic>;
+
+  /// @throws ArgumentError if an option is out of range or a weight has another shape than the
+  ///   options ask for.
+  LanguageModel(const ModelOptions& options, LanguageModelWeights<T> weights) : options_(options) {
+    validate(options);
+    check_argument(weights.layers.size() == static_cast<std::size_t>(options.layers),
+                   "the weights are of ", weights.layers.size(), " layers; expected ",
+                   options.layers);
+    nha::visit_weights(options, weights, detail::CheckWeights());
+    nha::visit_weights(options, weights, [&](const std::string&, const auto& weight, const auto&) {
+      parameters_ += weight.size();
+    });
+    embeddings_ = std::move(weights.embeddings);
+    blocks_.reserve(weights.layers.size());
+    for (auto& layer : weights.layers) blocks_.emplace_back(options, std::move(layer));
+    norm_ = std::move(weights.norm);
+    head_ = std::move(weights.head);
+  }
+
+  const ModelOptions& options() const noexcept { return options_; }
+  const std::vector<DecoderBlock<T>>& blocks() const noexcept { return blocks_; }
+  /// Number of weights; those of a tied head count once.
+  Index parameters() const noexcept { return parameters_; }
+
+  /// Calls visit(name, tensor, extents) for each weight, as visit_weights() does. In a model that
+  /// is not const the numbers may be changed between calls, the shapes may not.
+  template <class Visit>
+  void visit_weights(Visit&& visit) {
+    visit_model_weights(
+        options_, embeddings_,
+        [&](Index n) { return blocks_[static_cast<std::size_t>(n)].weights(); }, norm_, head_,
+        visit);
+  }
+  template <class Visit>
+  void visit_weights(Visit&& visit) const {
+    visit_model_weights(
+        options_, embeddings_,
+        [&](Index n) { return blocks_[static_cast<std::size_t>(n)].weights(); }, norm_, head_,
+        visit);
+  }
+  const Tensor<T, 2>& embeddings() const noexcept { return embeddings_; }
+  /// Of the norm before the head.
+  const Tensor<T, 1>& norm() const noexcept { return norm_; }
+  /// The head's weights; those of the embeddings where it is tied to them.
+  const Tensor<T, 2>& head() const noexcept { return options_.tied_head ? embeddings_ : head_; }
+
+  /// An empty state. The weights serve any windows: they are the state's.
+  /// @throws ArgumentError if an option is out of range.
+  LanguageModelState<T> make_state(
+      const ModelStateOptions& options = {},
+      std::pmr::memory_resource* memory = std::pmr::get_default_resource()) const {
+    return LanguageModelState<T>(options_, options, memory);
+  }
+
+  /// Puts tokens [B, T] (with cu_seqlens [1, T]) into the state and gives the logits of what
+  /// follows each: logits [B, T, vocabulary], or of the last token of each sequence alone
+  /// [sequences, 1, vocabulary] (a sequence without tokens leaves its row as it was), or none where
+  /// left out.
+  ///
+  /// A text may come in pieces of any length, down to one token: the results are the same within
+  /// rounding. Scratch memory grows with B * T; once it is large enough, calls with fewer than 8
+  /// tokens in all allocate nothing.
+  /// A NaN in the weights or from an overflow reaches the logits of its sequence, and stays in the
+  /// state until reset.
+  ///
+  /// Scratch memory for all layers is reserved before the first runs, so no error leaves the layers
+  /// out of step. Two ways to run out of memory remain: in linear(), which terminates the program,
+  /// and with PrefillAlgorithm::reference, which allocates; after that reset the state.
+  /// @throws ArgumentError if a token is not in the vocabulary, a shape does not fit, elements of
+  ///   an output share memory, or the layers of the state have seen unlike numbers of tokens;
+  ///   nothing has then been touched.
+  template <Executor E = const Serial>
+  void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
+               LayerWorkspace& workspace, const ForwardOptions<T>& options = {},
+               E&& executor = Serial{}) const {
+    const TokenBatch batch{tokens.extent(0), tokens.extent(1), options.cu_seqlens};
+    check(tokens, batch, state, logits, options);
+    if (batch.rows() == 0) return;
+
+    Arena sizes(nullptr);
+    take_activations(sizes, batch);
+    workspace.activations.reserve(sizes.used());
+    std::size_t kernel = 0;
+    for (Index n = 0; n < state.layers(); ++n)
+      kernel = std::max(kernel, attention(n).kernel_bytes(batch, state.layer(n), options.attention,
+                                                          executor.workers()));
+    workspace.kernel.reserve(kernel);
+    Arena cursor(workspace.activations.data());
+    const Activations a = take_activations(cursor, batch);
+
+    const Rows x(a.x, {batch.rows(), options_.shape.hidden});
+    embed(tokens, embeddings_, x);
+    a.table.fill(batch, state.layer(0), options_.layer.rope_theta);
+    for (Index n = 0; n < state.layers(); ++n) {
+      const Share share = options.slot_share.data() == nullptr ? Share() : options.slot_share[n];
+      blocks_[static_cast<std::size_t>(n)].run(x, batch, a.table, state.layer(n), a.block,
+                                               workspace.kernel, share, options.attention,
+                                               executor);
+      if (options.hidden.data() != nullptr) copy_rows(x, options.hidden[n]);
+    }
+    if (logits.data() != nullptr) read_out(x, batch, logits, a, executor);
+  }
+
+ private:
+  using Rows = TensorView<T, Dynamic, Dynamic>;
+  using Share = TensorView<T, Dynamic, Dynamic, Dynamic>;
+
+  struct Activations {
+    T* x;
+    RotaryTable<T> table;
+    typename DecoderBlock<T>::Activations block;
+    T* normed;  // the rows that the head reads
+    T* logits;
+  };
+  Activations take_activations(Arena& cursor, const TokenBatch& batch) const {
+    const LayerShape& shape = options_.shape;
+    Activations a{};
+    a.x = cursor.take<T>(batch.rows() * shape.hidden);
+    a.table = RotaryTable<T>::take(cursor, shape, batch.rows());
+    a.block = blocks_.front().take_activations(cursor, batch.rows());
+    a.normed = cursor.take<T>(std::max(batch.rows(), batch.sequences()) * shape.hidden);
+    a.logits = cursor.take<T>(batch.sequences() * options_.vocabulary);
+    return a;
+  }
+
+  const NativeHybridAttention<T>& attention(Index n) const noexcept {
+    return blocks_[static_cast<std::size_t>(n)].attention();
+  }
+
+  static bool is_last_only(const Logits& logits, const TokenBatch& batch) noexcept {
+    return logits.extent(0) == batch.sequences() && logits.extent(1) == 1;
+  }
+
+  void check(const Tokens& tokens, const TokenBatch& batch, const LanguageModelState<T>& state,
+             const Logits& logits, const ForwardOptions<T>& options) const {
+    check_argument(state.layers() == options_.layers, "the state is of ", state.layers(),
+                   " layers; the model has ", options_.layers);
+    for (Index n = 0; n < state.layers(); ++n) check_layer(state, n);
+    validate(batch, state.batch());
+    detail::check_vocabulary(tokens, options_.vocabulary);
+    check_argument(logits.data() == nullptr ||
+                       ((is_last_only(logits, batch) ||
+                         (logits.extent(0) == batch.batch && logits.extent(1) == batch.tokens)) &&
+                        logits.extent(2) == options_.vocabulary && logits.has_contiguous_rows()),
+                   "logits are [", logits.extent(0), ", ", logits.extent(1), ", ", logits.extent(2),
+                   "]; expected [", batch.batch, ", ", batch.tokens, ", ", options_.vocabulary,
+                   "] or [", batch.sequences(), ", 1, ", options_.vocabulary, "], rows contiguous");
+    if (logits.data() != nullptr && !logits.empty()) {
+      detail::check_rows("logits", logits[0]);
+      detail::check_distinct("logits", logits);
+    }
+    check_per_layer("hidden", options.hidden, batch, options_.shape.hidden);
+    check_per_layer("slot_share", options.slot_share, batch, options_.shape.query_heads);
+    check_argument(options.attention.chunk >= 0, "chunk is ", options.attention.chunk,
+                   "; expected 0 or more");
+  }
+  void check_layer(const LanguageModelState<T>& state, Index n) const {
+    const LayerState<T>& layer = state.layer(n);
+    attention(n).check_state(layer);
+    check_argument(layer.batch() == state.batch(), "layer ", n, " of the state holds ",
+                   layer.batch(), " sequences; layer 0 holds ", state.batch());
+    for (Index s = 0; s < state.batch(); ++s)
+      check_argument(layer.tokens_seen(s) == state.tokens_seen(s), "layer ", n,
+                     " of the state has seen ", layer.tokens_seen(s), " tokens of sequence ", s,
+                     "; layer 0 has seen ", state.tokens_seen(s));
+  }
+  template <class View>
+  void check_per_layer(const char* name, const View& view, const TokenBatch& batch,
+                       Index last) const {
+    check_argument(view.data() == nullptr ||
+                       (view.extent(0) == options_.layers && view.extent(1) == batch.batch &&
+                        view.extent(2) == batch.tokens && view.extent(3) == last),
+                   name, " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2), ", ",
+                   view.extent(3), "]; expected [", options_.layers, ", ", batch.batch, ", ",
+                   batch.tokens, ", ", last, "]");
+    if (view.data() != nullptr) detail::check_distinct(name, view);
+  }
+
+  /// The rows [B * T, C] of x into a view [B, T, C].
+  static void copy_rows(const Rows& x, const Logits& to) noexcept {
+    for (Index b = 0; b < to.extent(0); ++b)
+      for (Index t = 0; t < to.extent(1); ++t)
+        for (Index c = 0; c < to.extent(2); ++c) to(b, t, c) = x(b * to.extent(1) + t, c);
+  }
+
+  template <Executor E>
+  void read_out(const Rows& x, const TokenBatch& batch, const Logits& logits, const Activations& a,
+                E&& executor) const {
+    if (!is_last_only(logits, batch)) {
+      const Rows normed(a.normed, x.extents());
+      rms_norm(x, norm_, options_.norm_eps, normed);
+      for (Index b = 0; b < batch.batch; ++b)
+        linear(normed.template slice<0>(b * batch.tokens, batch.tokens), head(), logits[b],
+               executor);
+      return;
+    }
+    // The last rows, gathered, so that the head's weights are read once for all sequences.
+    Index rows = 0;
+    for (Index n = 0; n < batch.sequences(); ++n) {
+      if (batch.count(n) == 0) continue;
+      const Index last = batch.first_row(n) + batch.count(n) - 1;
+      rms_norm(x.template slice<0>(last, 1), norm_, options_.norm_eps,
+               Rows(a.normed + rows++ * x.extent(1), {1, x.extent(1)}));
+    }
+    const Rows found(a.logits, {rows, options_.vocabulary});
+    linear(Rows(a.normed, {rows, x.extent(1)}), head(), found, executor);
+    rows = 0;
+    for (Index n = 0; n < batch.sequences(); ++n)
+      if (batch.count(n) > 0) std::copy_n(&found(rows++, 0), options_.vocabulary, &logits(n, 0, 0));
+  }
+
+  ModelOptions options_;
+  Tensor<T, 2> embeddings_;
+  std::vector<DecoderBlock<T>> blocks_;
+  Tensor<T, 1> norm_;
+  Tensor<T, 2> head_;
+  Index parameters_ = 0;
+};
+
+NHA_ISA_NAMESPACE_END

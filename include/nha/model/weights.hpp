@@ -1,0 +1,161 @@
+// SPDX-License-Identifier: MIT
+// The weights of a layer, a block and a model, with the name and shape each has in a checkpoint.
+//
+// visit_model_weights() is the one list of them: reading a checkpoint, checking shapes and counting
+// parameters all walk it.
+#pragma once
+
+#include <nha/config.hpp>
+#include <nha/core/describe.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
+#include <nha/core/tensor.hpp>
+#include <nha/model/layer_options.hpp>
+#include <nha/model/model_options.hpp>
+
+#include <concepts>
+#include <cstddef>
+#include <string>
+#include <string_view>
+#include <vector>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// Weights of a Native Hybrid Attention layer; linear ones are [out, in]. Those that the layer's
+/// options do not ask for stay empty.
+template <std::floating_point T>
+struct AttentionWeights {
+  Tensor<T, 2> q_proj, k_proj, v_proj;
+  Tensor<T, 2> f_proj;       ///< forget gates: row h * M + m is slot m of key/value head h
+  Tensor<T, 1> f_proj_bias;  ///< of LayerOptions::gate_bias
+  Tensor<T, 2> o_proj;
+  Tensor<T, 1> g_norm;                        ///< of OutputForm::silu_norm
+  Tensor<T, 2> feature_map;                   ///< of FeatureMap::t2r
+  Tensor<T, 3> q_conv1d, k_conv1d, v_conv1d;  ///< [channels, 1, taps]
+  Tensor<T, 1> q_conv_bias, k_conv_bias, v_conv_bias;
+};
+
+/// Weights of a SwiGLU layer.
+template <std::floating_point T>
+struct FeedForwardWeights {
+  Tensor<T, 2> gate_proj, up_proj, down_proj;
+};
+
+template <std::floating_point T>
+struct DecoderBlockWeights {
+  Tensor<T, 1> attn_norm;
+  AttentionWeights<T> attn;
+  Tensor<T, 1> mlp_norm;
+  FeedForwardWeights<T> mlp;
+};
+
+/// References to the weights of a block that lie elsewhere, under the names of DecoderBlockWeights.
+template <class Vector, class Attention, class FeedForward>
+struct DecoderBlockWeightRefs {
+  Vector& attn_norm;
+  Attention& attn;
+  Vector& mlp_norm;
+  FeedForward& mlp;
+};
+
+template <std::floating_point T>
+struct LanguageModelWeights {
+  Tensor<T, 2> embeddings;  ///< [vocabulary, hidden]
+  std::vector<DecoderBlockWeights<T>> layers;
+  Tensor<T, 1> norm;
+  Tensor<T, 2> head;  ///< [vocabulary, hidden]; empty where it is tied to the embeddings
+};
+
+/// Calls visit(name, tensor, extents) for each weight that a layer with these options has: its name
+/// in a checkpoint, the tensor, and the extents it must have.
+template <class Weights, class Visit>
+void visit_attention_weights(const LayerShape& shape, const LayerOptions& options,
+                             const std::string& prefix, Weights& weights, Visit&& visit) {
+  using Sizes1 = Tensor<float, 1>::Sizes;
+  using Sizes2 = Tensor<float, 2>::Sizes;
+  using Sizes3 = Tensor<float, 3>::Sizes;
+  const Index q = shape.query_heads * shape.key_dim;
+  const Index k = shape.kv_heads * shape.key_dim;
+  const Index v = shape.kv_heads * shape.value_dim;
+  const Index o = shape.query_heads * shape.value_dim;
+  visit(prefix + "q_proj.weight", weights.q_proj, Sizes2{q, shape.hidden});
+  visit(prefix + "k_proj.weight", weights.k_proj, Sizes2{k, shape.hidden});
+  visit(prefix + "v_proj.weight", weights.v_proj, Sizes2{v, shape.hidden});
+  if (shape.slots > 0) {
+    const Index gates = shape.kv_heads * shape.slots;
+    visit(prefix + "f_proj.weight", weights.f_proj, Sizes2{gates, shape.hidden});
+    if (options.gate_bias) visit(prefix + "f_proj.bias", weights.f_proj_bias, Sizes1{gates});
+  }
+  visit(prefix + "o_proj.weight", weights.o_proj, Sizes2{shape.hidden, o});
+  if (options.output == OutputForm::silu_norm)
+    visit(prefix + "g_norm.weight", weights.g_norm, Sizes1{o});
+  if (options.feature_map == FeatureMap::t2r)
+    visit(prefix + "feature_map.layer.weight", weights.feature_map,
+          Sizes2{shape.key_dim, shape.key_dim});
+  const Index taps = options.convolution_kernel_size;
+  if (taps == 0) return;
+  visit(prefix + "q_conv1d.weight", weights.q_conv1d, Sizes3{q, 1, taps});
+  visit(prefix + "k_conv1d.weight", weights.k_conv1d, Sizes3{k, 1, taps});
+  visit(prefix + "v_conv1d.weight", weights.v_conv1d, Sizes3{v, 1, taps});
+  if (!options.convolution_bias) return;
+  visit(prefix + "q_conv1d.bias", weights.q_conv_bias, Sizes1{q});
+  visit(prefix + "k_conv1d.bias", weights.k_conv_bias, Sizes1{k});
+  visit(prefix + "v_conv1d.bias", weights.v_conv_bias, Sizes1{v});
+}
+
+/// The same for a SwiGLU layer.
+template <class Weights, class Visit>
+void visit_feed_forward_weights(Index hidden, Index intermediate, const std::string& prefix,
+                                Weights& weights, Visit&& visit) {
+  using Sizes = Tensor<float, 2>::Sizes;
+  visit(prefix + "gate_proj.weight", weights.gate_proj, Sizes{intermediate, hidden});
+  visit(prefix + "up_proj.weight", weights.up_proj, Sizes{intermediate, hidden});
+  visit(prefix + "down_proj.weight", weights.down_proj, Sizes{hidden, intermediate});
+}
+
+/// The same for a whole model whose parts lie anywhere: `block(n)` gives the weights of block n, in
+/// or by something with the members of DecoderBlockWeights.
+template <class Matrix, class Block, class Vector, class Visit>
+void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&& block,
+                         Vector& norm, Matrix& head, Visit&& visit) {
+  using Sizes1 = Tensor<float, 1>::Sizes;
+  using Sizes2 = Tensor<float, 2>::Sizes;
+  const Index hidden = options.shape.hidden;
+  visit(std::string("model.embeddings.weight"), embeddings, Sizes2{options.vocabulary, hidden});
+  for (Index n = 0; n < options.layers; ++n) {
+    auto&& layer = block(n);
+    const std::string prefix = "model.layers." + std::to_string(n) + ".";
+    visit(prefix + "attn_norm.weight", layer.attn_norm, Sizes1{hidden});
+    visit_attention_weights(options.shape, options.layer, prefix + "attn.", layer.attn, visit);
+    visit(prefix + "mlp_norm.weight", layer.mlp_norm, Sizes1{hidden});
+    visit_feed_forward_weights(hidden, options.intermediate, prefix + "mlp.", layer.mlp, visit);
+  }
+  visit(std::string("model.norm.weight"), norm, Sizes1{hidden});
+  if (!options.tied_head)
+    visit(std::string("lm_head.weight"), head, Sizes2{options.vocabulary, hidden});
+}
+
+/// The same for the weights of a whole model; weights.layers must have options.layers entries.
+template <class Weights, class Visit>
+void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit) {
+  visit_model_weights(
+      options, weights.embeddings,
+      [&](Index n) -> auto& { return weights.layers[static_cast<std::size_t>(n)]; }, weights.norm,
+      weights.head, visit);
+}
+
+namespace detail {
+
+/// A visitor that checks each weight's shape.
+struct CheckWeights {
+  template <class T, int Rank>
+  void operator()(const std::string& name, const Tensor<T, Rank>& tensor,
+                  const typename Tensor<T, Rank>::Sizes& extents) const {
+    check_argument(tensor.extents() == extents, "weight ", name, " is ",
+                   shape_text(tensor.extents()), "; expected ", shape_text(extents));
+  }
+};
+
+}  // namespace detail
+
+NHA_ISA_NAMESPACE_END

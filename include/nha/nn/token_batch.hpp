@@ -1,0 +1,52 @@
+// SPDX-License-Identifier: MIT
+// TokenBatch: which sequence each row of a layer's activations belongs to.
+#pragma once
+
+#include <nha/attention/validate.hpp>
+#include <nha/config.hpp>
+#include <nha/core/error.hpp>
+#include <nha/core/index.hpp>
+
+#include <algorithm>
+#include <cstddef>
+#include <cstdint>
+#include <span>
+
+NHA_ISA_NAMESPACE_BEGIN
+
+/// New tokens of several sequences, one row each: `batch` sequences of `tokens` tokens one after
+/// the other, or, with cu_seqlens (N+1 ascending offsets from 0 to tokens; batch 1), N sequences of
+/// unlike length.
+struct TokenBatch {
+  Index batch = 1;
+  Index tokens = 0;
+  std::span<const std::int64_t> cu_seqlens = {};
+
+  Index rows() const noexcept { return batch * tokens; }
+  Index sequences() const noexcept {
+    return cu_seqlens.empty() ? batch : static_cast<Index>(cu_seqlens.size()) - 1;
+  }
+  /// First row and number of rows of one sequence.
+  Index first_row(Index sequence) const noexcept {
+    return cu_seqlens.empty() ? sequence * tokens
+                              : static_cast<Index>(cu_seqlens[static_cast<std::size_t>(sequence)]);
+  }
+  Index count(Index sequence) const noexcept {
+    return cu_seqlens.empty() ? tokens : first_row(sequence + 1) - first_row(sequence);
+  }
+  /// Number of tokens of the longest sequence.
+  Index longest() const noexcept {
+    Index most = 0;
+    for (Index n = 0; n < sequences(); ++n) most = std::max(most, count(n));
+    return most;
+  }
+};
+
+/// @throws ArgumentError if the batch does not hold tokens for exactly `sequences` sequences.
+inline void validate(const TokenBatch& tokens, Index sequences) {
+  detail::check_cu_seqlens(tokens.cu_seqlens, tokens.batch, tokens.tokens);
+  check_argument(tokens.sequences() == sequences, "the tokens are of ", tokens.sequences(),
+                 " sequences; the state holds ", sequences);
+}
+
+NHA_ISA_NAMESPACE_END
