@@ -57,7 +57,7 @@ std::vector<Setting> settings() {
       {"slow gates", {.tokens = 130, .gates = Gates::slow}, {.window = 8}},
       {"mixed gates", {.tokens = 200, .slots = 16, .gates = Gates::mixed}, {.window = 8}},
       {"explicit write", {.tokens = 64, .explicit_write = true}, {.window = 8}},
-      {"unit scale", {.tokens = 64}, {.window = 8, .scale = 1.0}},
+      {"unit scale", {.tokens = 64}, {.window = 8, .softmax_scale = 1.0}},
       {"masked", {.tokens = 64}, {.window = 12, .empty_slots = EmptySlots::masked}},
       {"masked, no window", {.tokens = 64}, {.window = 0, .empty_slots = EmptySlots::masked}},
       {"mass corrected", {.tokens = 64}, {.window = 12, .empty_slots = EmptySlots::mass_corrected}},

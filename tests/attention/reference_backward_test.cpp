@@ -152,7 +152,8 @@ TEST(ReferenceBackward, IsTheSlopeAtEveryDelayAndEmptySlotRule) {
     for (const Index delay : {0, 2, 3}) {
       SCOPED_TRACE("rule " + std::to_string(static_cast<int>(rule)) + ", delay " +
                    std::to_string(delay));
-      Problem problem(shape, {.window = 3, .slot_delay = delay, .scale = 0.8, .empty_slots = rule});
+      Problem problem(
+          shape, {.window = 3, .slot_delay = delay, .softmax_scale = 0.8, .empty_slots = rule});
       // Corrected by a mass of next to nothing the loss is too crooked for difference quotients.
       if (rule == EmptySlots::mass_corrected) problem.begin_from_slots();
       problem.expect_gradients_are_slopes();

@@ -36,8 +36,8 @@ TEST(Options, HeadWindowsReplaceTheWindow) {
 }
 
 TEST(Options, ScaleIsTheInverseRootOfTheKeyDimensionUnlessGiven) {
-  EXPECT_EQ(nha::logit_scale({}, 64), 0.125);
-  EXPECT_EQ(nha::logit_scale({.scale = 1.0}, 64), 1.0);
+  EXPECT_EQ(nha::softmax_scale({}, 64), 0.125);
+  EXPECT_EQ(nha::softmax_scale({.softmax_scale = 1.0}, 64), 1.0);
 }
 
 TEST(Options, ShapeNamesTheSizeThatIsOutOfRange) {
@@ -84,13 +84,13 @@ TEST(Options, HeadWindowsNeedOneEntryPerHead) {
 }
 
 TEST(Options, ScaleMustBeAPositiveNumber) {
-  NHA_EXPECT_ERROR(nha::validate({.scale = 0.0}, 1), ArgumentError,
-                   "scale is 0; expected a positive number");
-  NHA_EXPECT_ERROR(nha::validate({.scale = -1.0}, 1), ArgumentError, "scale is -1");
-  NHA_EXPECT_ERROR(nha::validate({.scale = std::numeric_limits<double>::infinity()}, 1),
-                   ArgumentError, "scale is inf");
-  NHA_EXPECT_ERROR(nha::validate({.scale = std::numeric_limits<double>::quiet_NaN()}, 1),
-                   ArgumentError, "scale is nan");
+  NHA_EXPECT_ERROR(nha::validate({.softmax_scale = 0.0}, 1), ArgumentError,
+                   "softmax_scale is 0; expected a positive number");
+  NHA_EXPECT_ERROR(nha::validate({.softmax_scale = -1.0}, 1), ArgumentError, "softmax_scale is -1");
+  NHA_EXPECT_ERROR(nha::validate({.softmax_scale = std::numeric_limits<double>::infinity()}, 1),
+                   ArgumentError, "softmax_scale is inf");
+  NHA_EXPECT_ERROR(nha::validate({.softmax_scale = std::numeric_limits<double>::quiet_NaN()}, 1),
+                   ArgumentError, "softmax_scale is nan");
 }
 
 TEST(Options, EmptySlotsMustBeOneOfTheRules) {

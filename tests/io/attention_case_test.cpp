@@ -73,7 +73,7 @@ TEST(AttentionCase, FillsInWhatTheFileLeavesOut) {
   EXPECT_EQ(c.tokens, 4);
   EXPECT_EQ(c.options.window, 2);
   EXPECT_EQ(c.options.slot_delay, 2);
-  EXPECT_FALSE(c.options.scale);
+  EXPECT_FALSE(c.options.softmax_scale);
   EXPECT_EQ(c.options.empty_slots, nha::EmptySlots::participate);
   EXPECT_EQ(c.inputs().write.data(), nullptr);
   EXPECT_TRUE(c.inputs().cu_seqlens.empty());
@@ -89,7 +89,7 @@ TEST(AttentionCase, ReadsMetadata) {
   EXPECT_EQ(c.name, "");
   EXPECT_EQ(c.options, (nha::AttentionOptions{.window = 3,
                                               .slot_delay = 1,
-                                              .scale = 0.25,
+                                              .softmax_scale = 0.25,
                                               .empty_slots = nha::EmptySlots::mass_corrected}));
   EXPECT_EQ(c.metadata, draft.metadata);
 }

@@ -62,7 +62,7 @@ TEST(ModelConfig, EveryKeyReachesItsOption) {
   EXPECT_TRUE(options.tied_head);
   EXPECT_EQ(options.layer, (nha::LayerOptions{.attention = {.window = 9,
                                                             .slot_delay = 4,
-                                                            .scale = 0.25,
+                                                            .softmax_scale = 0.25,
                                                             .empty_slots = nha::EmptySlots::masked},
                                               .feature_map = FeatureMap::relu,
                                               .gate_divisor = 16,
@@ -195,7 +195,7 @@ TEST(ModelConfig, WrongTypesAndValuesAreNamed) {
   refuses(R"("head_dim": 7)", "the head dimension is 7; the rotary embedding of the window needs");
   refuses(R"("window_size": -1)", "window_size is -1; expected 0");
   refuses(R"("slot_delay": 65)", "the slot delay is 65; expected 0 to the window, 64");
-  refuses(R"("scale": 0)", "scale is 0; expected a positive number");
+  refuses(R"("scale": 0)", "softmax_scale is 0; expected a positive number");
   refuses(R"("norm_eps": "small")", "norm_eps is not a number");
   refuses(R"("norm_eps": -1)", "norm_eps is negative");
   refuses(R"("gate_logit_normalizer": -8)", "gate_logit_normalizer is -8; expected a positive");

@@ -52,7 +52,7 @@ class RandomModelOptions {
     layer.attention.window = size(0, 300);
     layer.attention.empty_slots = static_cast<nha::EmptySlots>(size(0, 2));
     if (coin()) layer.attention.slot_delay = size(0, layer.attention.window);
-    if (coin()) layer.attention.scale = real(-3, 3);
+    if (coin()) layer.attention.softmax_scale = real(-3, 3);
     const Index delay = layer.attention.slot_delay.value_or(0);
     if (coin())
       for (Index n = 0; n < o.layers; ++n) o.windows.push_back(size(delay, 3000));
@@ -129,7 +129,7 @@ TEST(ModelConfigWriter, ExtremeNumbersKeepTheirBits) {
                              std::numeric_limits<double>::max(), 1.0 / 3, 4503599627370497.5}) {
     ModelOptions options = writer_options();
     options.layer.gate_divisor = value;
-    options.layer.attention.scale = value;
+    options.layer.attention.softmax_scale = value;
     EXPECT_EQ(parse_model_config(model_config_text(options)), options);
   }
 }

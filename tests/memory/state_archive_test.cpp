@@ -372,7 +372,7 @@ Bytes from_hex(std::string_view text) {
 
 TEST(StateBytes, FormatVersion1KeepsLoading) {
   const AttentionOptions options = {
-      .window = 2, .slot_delay = 1, .scale = 0.5, .empty_slots = nha::EmptySlots::masked};
+      .window = 2, .slot_delay = 1, .softmax_scale = 0.5, .empty_slots = nha::EmptySlots::masked};
   const AttentionShape shape = {.key_dim = 1, .value_dim = 2, .slots = 1};
   AttentionState<float> loaded(shape, options);
   load_state(from_hex(kVersion1), loaded, 0);
@@ -560,10 +560,10 @@ TEST(StateBytes, TheFieldThatDiffersIsNamed) {
   refused(with_options({.window = 6, .slot_delay = 3}),
           "slot_delay of head 0 is 2 in the saved state and 3");
   refused(with_options({.window = 6}), "slot_delay of head 0 is 2 in the saved state and 6");
-  refused(with_options({.window = 6, .slot_delay = 2, .scale = 0.25}),
-          "scale is 0.57735026918962584 in the saved state and 0.25");
-  refused(with_options({.window = 6, .slot_delay = 2, .scale = 0.57735026918962595}),
-          "scale is 0.57735026918962584 in the saved state and 0.57735026918962595");
+  refused(with_options({.window = 6, .slot_delay = 2, .softmax_scale = 0.25}),
+          "softmax_scale is 0.57735026918962584 in the saved state and 0.25");
+  refused(with_options({.window = 6, .slot_delay = 2, .softmax_scale = 0.57735026918962595}),
+          "softmax_scale is 0.57735026918962584 in the saved state and 0.57735026918962595");
   refused(with_options({.window = 6, .slot_delay = 2, .empty_slots = nha::EmptySlots::masked}),
           "empty_slots is participate in the saved state and masked");
   refused(AttentionState<double>(shape, options), "dtype is F32 in the saved state and F64");
@@ -589,7 +589,7 @@ TEST(StateBytes, OptionsThatMeanTheSameMatch) {
   const AttentionShape shape = {.kv_heads = 2, .key_dim = 16, .value_dim = 5, .slots = 4};
   const Bytes bytes = save_state(AttentionState<float>(shape, {.window = 6}), 0);
   AttentionState<float> spelled_out(
-      shape, {.window = 1, .slot_delay = 6, .scale = 0.25, .head_windows = {6, 6}});
+      shape, {.window = 1, .slot_delay = 6, .softmax_scale = 0.25, .head_windows = {6, 6}});
   load_state(bytes, spelled_out, 0);
   EXPECT_EQ(save_state(spelled_out, 0), bytes);
 }

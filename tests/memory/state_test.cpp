@@ -61,8 +61,9 @@ TEST(AttentionState, RefusesSizesAndOptionsOutOfRange) {
   NHA_EXPECT_ERROR(make({}, {.window = 4, .slot_delay = 5}), ArgumentError,
                    "slot_delay is 5; expected 0 to the window, 4");
   NHA_EXPECT_ERROR(make({}, {.slot_delay = -1}), ArgumentError, "slot_delay is -1");
-  NHA_EXPECT_ERROR(make({}, {.scale = 0.0}), ArgumentError, "scale is 0");
-  NHA_EXPECT_ERROR(make({}, {.scale = std::nan("")}), ArgumentError, "scale is nan");
+  NHA_EXPECT_ERROR(make({}, {.softmax_scale = 0.0}), ArgumentError, "softmax_scale is 0");
+  NHA_EXPECT_ERROR(make({}, {.softmax_scale = std::nan("")}), ArgumentError,
+                   "softmax_scale is nan");
   NHA_EXPECT_ERROR(make({}, {.empty_slots = static_cast<nha::EmptySlots>(7)}), ArgumentError,
                    "empty_slots is 7");
   NHA_EXPECT_ERROR(make({.kv_heads = 2}, {.head_windows = {1, 2, 3}}), ArgumentError,
@@ -540,7 +541,7 @@ TEST(AttentionState, ForkRefusesStatesOfAnotherKind) {
       AttentionState<float>({.batch = 2, .kv_heads = 2, .value_dim = 32, .slots = 4}, options, 3));
   refused(AttentionState<float>(shape, {.window = 5}, 3));
   refused(AttentionState<float>(shape, {.window = 4, .slot_delay = 1}, 3));
-  refused(AttentionState<float>(shape, {.window = 4, .scale = 0.5}, 3));
+  refused(AttentionState<float>(shape, {.window = 4, .softmax_scale = 0.5}, 3));
   refused(AttentionState<float>(shape, {.window = 4, .empty_slots = nha::EmptySlots::masked}, 3));
   refused(AttentionState<float>(shape, options, 2));
   AttentionState<float> target({.batch = 1, .kv_heads = 2, .slots = 4}, options, 3);

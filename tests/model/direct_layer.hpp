@@ -129,7 +129,7 @@ class DirectLayer {
   void run_head(Index head, Matrix& out) {
     const Index kv = head / (s_.query_heads / s_.kv_heads);
     const auto [window, delay] = nha::head_options(o_.attention, kv);
-    const double scale = nha::logit_scale(o_.attention, s_.key_dim);
+    const double scale = nha::softmax_scale(o_.attention, s_.key_dim);
     Matrix slot_k(at(s_.slots), std::vector<double>(at(s_.key_dim)));
     Matrix slot_v(at(s_.slots), std::vector<double>(at(s_.value_dim)));
     for (Index t = 0; t < static_cast<Index>(q_.size()); ++t) {

@@ -23,13 +23,13 @@ TEST(LayerOptions, PresetsSayWhatThePublishedLayersDo) {
   EXPECT_EQ(v1.feature_map, nha::FeatureMap::identity);
   EXPECT_EQ(nha::head_options(v1.attention, 0).window, 8);
   EXPECT_EQ(nha::head_options(v1.attention, 0).slot_delay, 8);
-  EXPECT_EQ(nha::logit_scale(v1.attention, 16), 0.25);
+  EXPECT_EQ(nha::softmax_scale(v1.attention, 16), 0.25);
 
   const LayerOptions v2 = nha::nha_v2(8);
   EXPECT_EQ(v2.feature_map, nha::FeatureMap::swish);
   EXPECT_EQ(nha::head_options(v2.attention, 0).window, 8);
   EXPECT_EQ(nha::head_options(v2.attention, 0).slot_delay, 0);
-  EXPECT_EQ(nha::logit_scale(v2.attention, 16), 1.0);
+  EXPECT_EQ(nha::softmax_scale(v2.attention, 16), 1.0);
 
   LayerOptions gsa = nha::gsa();
   EXPECT_EQ(gsa.attention.window, 0);

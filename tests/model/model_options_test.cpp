@@ -63,11 +63,12 @@ TEST(ModelOptions, WindowsOfTheStateGoBeforeThoseOfTheModelsHeads) {
 
 TEST(ModelOptions, OtherOptionsOfTheOperatorStay) {
   ModelOptions model = three_layers();
-  model.layer.attention.scale = 3.0;
+  model.layer.attention.softmax_scale = 3.0;
   model.layer.attention.empty_slots = nha::EmptySlots::masked;
   const nha::AttentionOptions options = nha::layer_attention_options(model, {.windows = {2}}, 1);
-  EXPECT_EQ(options, (nha::AttentionOptions{
-                         .window = 2, .scale = 3.0, .empty_slots = nha::EmptySlots::masked}));
+  EXPECT_EQ(options,
+            (nha::AttentionOptions{
+                .window = 2, .softmax_scale = 3.0, .empty_slots = nha::EmptySlots::masked}));
 }
 
 TEST(ModelOptions, ListsOfTheWrongLengthAreRefused) {

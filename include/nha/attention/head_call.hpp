@@ -64,7 +64,7 @@ struct ChunkCall {
         end(start + span.count),
         initial_slots(state.has_initial_slots(sequence)),
         empty_slots(state.options().empty_slots),
-        scale(static_cast<Acc>(logit_scale(state.options(), plan.key_dim))) {}
+        scale(static_cast<Acc>(softmax_scale(state.options(), plan.key_dim))) {}
 
   /// The chunk that begins at `position`: as many tokens as the plan says, fewer before the end and
   /// where a rollback will need a copy of the slots.

@@ -99,7 +99,7 @@ class RecurrentHead {
         group_(outputs.o.extent(2) / state.shape().kv_heads),
         initial_slots_(state.has_initial_slots(sequence)),
         empty_slots_(state.options().empty_slots),
-        scale_(static_cast<Acc>(logit_scale(state.options(), state.shape().key_dim))) {
+        scale_(static_cast<Acc>(softmax_scale(state.options(), state.shape().key_dim))) {
     Arena cursor(scratch);
     s_ = RecurrentScratch<Acc>::take(cursor, state.shape(), options_.window, group_);
     if (state.bytes() > kFetchedBytes) {

@@ -80,7 +80,7 @@ void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
   const bool written = initial_slots || entering >= 0;
   const bool slots_take_part = options.empty_slots == EmptySlots::participate || written;
   const bool by_mass = options.empty_slots == EmptySlots::mass_corrected;
-  const auto scale = static_cast<Acc>(logit_scale(options, key_dim));
+  const auto scale = static_cast<Acc>(softmax_scale(options, key_dim));
   const std::int64_t oldest = std::max<std::int64_t>(0, position - window + 1);
   const auto visible = static_cast<Index>(position + 1 - oldest);
   Acc* logits = scratch.logits.data();

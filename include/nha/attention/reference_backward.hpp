@@ -52,7 +52,7 @@ class ReferenceBackwardHead {
         initial_slots_(state.has_initial_slots(sequence)),
         rule_(state.options().empty_slots),
         head_options_(head_options(state.options(), head)),
-        scale_(logit_scale(state.options(), state.shape().key_dim)),
+        scale_(softmax_scale(state.options(), state.shape().key_dim)),
         group_(cotangents.o.extent(2) / state.shape().kv_heads),
         slot_count_(state.shape().slots),
         key_dim_(state.shape().key_dim),

@@ -38,7 +38,7 @@ struct AttentionOptions {
   /// window never hold the same token. 0: at once.
   std::optional<Index> slot_delay = std::nullopt;
   /// Factor of all logits, above 0 and finite. Unset: key_dim^-1/2.
-  std::optional<double> scale = std::nullopt;
+  std::optional<double> softmax_scale = std::nullopt;
   EmptySlots empty_slots = EmptySlots::participate;
   /// One window for each key/value head, in place of `window`; empty: all heads have `window`. An
   /// unset slot_delay is then each head's own window.
@@ -79,8 +79,9 @@ inline HeadOptions head_options(const AttentionOptions& options, Index head) {
 }
 
 /// The factor of the logits for keys of the given dimension.
-inline double logit_scale(const AttentionOptions& options, Index key_dim) {
-  return options.scale ? *options.scale : 1.0 / std::sqrt(static_cast<double>(key_dim));
+inline double softmax_scale(const AttentionOptions& options, Index key_dim) {
+  return options.softmax_scale ? *options.softmax_scale
+                               : 1.0 / std::sqrt(static_cast<double>(key_dim));
 }
 
 /// @throws ArgumentError naming the first size that is out of range.
@@ -110,8 +111,10 @@ inline void validate(const AttentionOptions& options, Index kv_heads) {
                    "; expected 0 to the window of head ", head, ", ", resolved.window);
     if (one_window) break;
   }
-  check_argument(!options.scale || (std::isfinite(*options.scale) && *options.scale > 0),
-                 "scale is ", options.scale.value_or(0.0), "; expected a positive number");
+  check_argument(!options.softmax_scale ||
+                     (std::isfinite(*options.softmax_scale) && *options.softmax_scale > 0),
+                 "softmax_scale is ", options.softmax_scale.value_or(0.0),
+                 "; expected a positive number");
   check_argument(options.empty_slots == EmptySlots::participate ||
                      options.empty_slots == EmptySlots::masked ||
                      options.empty_slots == EmptySlots::mass_corrected,

@@ -220,9 +220,11 @@ class AttentionCaseReader {
           "; expected 0 to the window, ", *window);
     options.window = static_cast<Index>(std::min<std::int64_t>(*window, case_.tokens));
     options.slot_delay = static_cast<Index>(std::min<std::int64_t>(delay, case_.tokens));
-    options.scale = number<double>("scale");
-    check(!options.scale || (std::isfinite(*options.scale) && *options.scale > 0),
-          "metadata scale is ", options.scale.value_or(0.0), "; expected a positive number");
+    options.softmax_scale = number<double>("scale");
+    check(!options.softmax_scale ||
+              (std::isfinite(*options.softmax_scale) && *options.softmax_scale > 0),
+          "metadata scale is ", options.softmax_scale.value_or(0.0),
+          "; expected a positive number");
     if (const std::string* rule = file_.find_metadata("empty_slots")) {
       check(*rule == "participate" || *rule == "masked" || *rule == "mass_corrected",
             "metadata empty_slots is '", printable(*rule),

@@ -179,7 +179,7 @@ class ModelConfigReader {
       layer.attention.slot_delay = values_.size("gsa_kv_shift", 0, 0);
     if (layout == ConfigLayout::plain) {
       if (values_.has("slot_delay")) layer.attention.slot_delay = values_.size("slot_delay", 0, 0);
-      if (values_.has("scale")) layer.attention.scale = values_.number("scale", 1.0);
+      if (values_.has("scale")) layer.attention.softmax_scale = values_.number("scale", 1.0);
       layer.attention.head_windows =
           read_windows("head_windows", options.shape.kv_heads, "key/value heads");
       layer.attention.empty_slots = read_name("empty_slots", "participate", kEmptySlotsNames);
@@ -205,7 +205,7 @@ class ModelConfigReader {
       check(delay <= window, "the slot delay is ", delay, "; expected 0 to the window, ", window);
       if (attention.head_windows.empty()) break;
     }
-    const double scale = attention.scale.value_or(1.0);
+    const double scale = attention.softmax_scale.value_or(1.0);
     check(std::isfinite(scale) && scale > 0, "scale is ", scale, "; expected a positive number");
     check(layer.gate_divisor > 0, "gate_logit_normalizer is ", layer.gate_divisor,
           "; expected a positive number");

@@ -90,7 +90,7 @@ inline std::string model_config_text(const ModelOptions& options) {
   text.put_windows("windows", options.windows);
   text.put_windows("head_windows", attention.head_windows);
   if (attention.slot_delay) text.put("slot_delay", *attention.slot_delay);
-  if (attention.scale) text.put("scale", *attention.scale);
+  if (attention.softmax_scale) text.put("scale", *attention.softmax_scale);
   text.put_name("empty_slots", attention.empty_slots, detail::kEmptySlotsNames);
   text.put_name("feature_map", layer.feature_map, detail::kFeatureMapNames);
   text.put_name("value_activation", layer.value_activation, detail::kValueActivationNames);

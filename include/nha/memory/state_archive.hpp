@@ -197,7 +197,7 @@ void write_state(StateWriter& writer,
     writer.number(static_cast<std::uint32_t>(state.options().empty_slots));
     for (Index size : {shape.kv_heads, shape.key_dim, shape.value_dim, shape.slots})
       writer.number(std::int64_t{size});
-    writer.number(logit_scale(state.options(), shape.key_dim));
+    writer.number(softmax_scale(state.options(), shape.key_dim));
     for (Index h = 0; h < shape.kv_heads; ++h) {
       const HeadOptions options = head_options(state.options(), h);
       writer.number(std::int64_t{options.window});
@@ -294,7 +294,7 @@ void check_state_layer(std::span<const std::byte> section,
       "empty_slots", state_code_name(empty_slots, kStateEmptySlots),
       state_code_name(static_cast<std::uint32_t>(options.empty_slots), kStateEmptySlots));
   check_state_field("scale", all_digits(reader.number<double>()),
-                    all_digits(logit_scale(options, shape.key_dim)));
+                    all_digits(softmax_scale(options, shape.key_dim)));
   for (Index h = 0; h < shape.kv_heads; ++h) {
     const HeadOptions head = head_options(options, h);
     const std::string of_head = message(" of head ", h);

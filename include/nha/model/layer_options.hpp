@@ -91,7 +91,7 @@ inline LayerOptions nha_v2(Index window = 64) {
   LayerOptions options;
   options.attention.window = window;
   options.attention.slot_delay = 0;
-  options.attention.scale = 1.0;
+  options.attention.softmax_scale = 1.0;
   options.feature_map = FeatureMap::swish;
   return options;
 }
