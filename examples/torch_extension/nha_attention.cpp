@@ -284,7 +284,7 @@ auto with_type(const Inputs& given, F&& f) {
 nha::AttentionOptions make_options(const std::variant<Index, std::vector<Index>>& window,
                                    std::optional<Index> slot_delay, std::optional<double> scale,
                                    const std::string& empty_slots) {
-  nha::AttentionOptions options{.slot_delay = slot_delay, .scale = scale};
+  nha::AttentionOptions options{.slot_delay = slot_delay, .softmax_scale = scale};
   if (const auto* windows = std::get_if<std::vector<Index>>(&window))
     options.head_windows = *windows;
   else
