@@ -52,6 +52,12 @@ struct AttentionInputs {
   /// are in range. A NaN among them spreads like one in a key; a gate above 0 grows without bound.
   bool trust_gates = false;
 
+  /// The same tensors, all sizes known at run time.
+  NHA_INLINE operator AttentionInputs<T>() const noexcept
+      requires(KeyDim != Dynamic || ValueDim != Dynamic || Slots != Dynamic) {
+    return {q_window, k_window, q_slot, k_slot, v, log_gate, write, cu_seqlens, trust_gates};
+  }
+
   /// Positions [first, first + count) along T: a piece of a text, or the one token of a step. A
   /// piece has no cu_seqlens; of packed sequences, give it its own.
   /// @throws ArgumentError if they are not all there.
@@ -83,6 +89,11 @@ struct AttentionOutputs {
   TensorView<accumulate_t<T>, Dynamic, Dynamic, Dynamic> lse = {};
   /// Optional: the part of the softmax weight that fell on the slots, 0 to 1. [B, T, Hq]
   TensorView<accumulate_t<T>, Dynamic, Dynamic, Dynamic> slot_share = {};
+
+  /// The same tensors, all sizes known at run time.
+  NHA_INLINE operator AttentionOutputs<T>() const noexcept requires(ValueDim != Dynamic) {
+    return {o, lse, slot_share};
+  }
 
   /// Positions [first, first + count) along T.
   /// @throws ArgumentError if they are not all there.

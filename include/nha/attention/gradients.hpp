@@ -35,6 +35,11 @@ struct AttentionCotangents {
   TensorView<const Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_v = {};
   /// Optional: of the mass after the last token. [N, Hkv, M]
   TensorView<const Acc, Dynamic, Dynamic, Dynamic> mass = {};
+
+  /// The same tensors, all sizes known at run time.
+  NHA_INLINE operator AttentionCotangents<T>() const noexcept requires(ValueDim != Dynamic) {
+    return {o, lse, slot_share, slot_k, slot_v, mass};
+  }
 };
 
 /// What a call has computed, where it was kept. Nothing of it is needed: backward() computes it
@@ -50,6 +55,11 @@ struct AttentionSaved {
   TensorView<const Acc, Dynamic, Dynamic, Dynamic> lse = {};
   /// [B, T, Hq]
   TensorView<const Acc, Dynamic, Dynamic, Dynamic> slot_share = {};
+
+  /// The same tensors, all sizes known at run time.
+  NHA_INLINE operator AttentionSaved<T>() const noexcept requires(ValueDim != Dynamic) {
+    return {o, lse, slot_share};
+  }
 };
 
 /// Derivatives of the loss with respect to the inputs of a call. Each is optional: one without data
@@ -98,6 +108,12 @@ struct AttentionGradients {
   /// Of the mass at the beginning of the call: without a cotangent of mass it is 0 unless
   /// empty_slots is mass_corrected. [N, Hkv, M]
   TensorView<Acc, Dynamic, Dynamic, Dynamic> mass = {};
+
+  /// The same tensors, all sizes known at run time.
+  NHA_INLINE operator AttentionGradients<T>() const noexcept
+      requires(KeyDim != Dynamic || ValueDim != Dynamic || Slots != Dynamic) {
+    return {q_window, k_window, q_slot, k_slot, v, log_gate, write, slot_k, slot_v, mass};
+  }
 };
 
 NHA_NAMESPACE_END

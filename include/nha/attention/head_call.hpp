@@ -1,22 +1,21 @@
 // SPDX-License-Identifier: MIT
-// ChunkCall: one call's tokens of one sequence in one key/value head, cut into chunks, as the parts
-// of the chunked algorithm see them.
+// HeadCall: everything that one key/value head of one sequence gets in a call of the operator.
+//
+// Every algorithm works head by head and takes this one struct: the reference, step, the chunks of
+// prefill, backward. It alone says where a token's rows lie, what a query sees, and when a token
+// enters the slots.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
-#include <nha/attention/chunked/plan.hpp>
-#include <nha/attention/chunked/wide_slots.hpp>
 #include <nha/attention/gradients.hpp>
-#include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
-#include <nha/core/arena.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/empty_slot_rule.hpp>
 #include <nha/core/index.hpp>
-#include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>
-#include <nha/cpu/decay.hpp>
-#include <nha/cpu/pack.hpp>
-#include <nha/memory/state.hpp>
+#include <nha/core/tensor_view.hpp>
+#include <nha/memory/head_state.hpp>
+#include <nha/memory/state_base.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -25,162 +24,175 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Some consecutive tokens of a call: the position of the first, and their number.
-struct Chunk {
-  std::int64_t position = 0;
-  Index count = 0;
-
-  std::int64_t end() const noexcept { return position + count; }
+/// Where a sequence's new tokens lie in the inputs.
+struct SequenceSpan {
+  Index row;    // along the batch axis
+  Index first;  // along the token axis
+  Index count;
 };
 
-/// Where the tokens of a call lie for one sequence and key/value head, and what the options say of
-/// them. Positions count from the sequence's first token ever; those before `start` came with
-/// earlier calls and are found in the state.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar = accumulate_t<T>>
-struct ChunkCall {
+/// The new tokens of sequence `sequence`.
+template <class T>
+NHA_INLINE SequenceSpan sequence_span(const AttentionInputs<T>& inputs, Index sequence) noexcept {
+  if (inputs.cu_seqlens.empty()) return {sequence, 0, inputs.v.extent(1)};
+  const auto n = static_cast<std::size_t>(sequence);
+  const auto first = static_cast<Index>(inputs.cu_seqlens[n]);
+  return {0, first, static_cast<Index>(inputs.cu_seqlens[n + 1]) - first};
+}
+
+/// The rows of one tensor that belong to one sequence and one key/value head: one for each token
+/// and each of the heads that go with it. Null where the tensor was left out.
+template <class T>
+struct HeadRows {
+  T* data = nullptr;
+  Index token_stride = 0;
+  Index head_stride = 0;
+
+  HeadRows() = default;
+  /// Of a tensor [B, T, heads, numbers], or [B, T, heads] with one number to a row.
+  template <class U, Index... Extents>
+  HeadRows(const TensorView<U, Extents...>& view, const SequenceSpan& span, Index first_head)
+      : token_stride(view.stride(1)), head_stride(view.stride(2)) {
+    if (view.data() != nullptr && span.count > 0)
+      data = view.data() + span.row * view.stride(0) + span.first * token_stride +
+             first_head * head_stride;
+  }
+
+  NHA_INLINE explicit operator bool() const noexcept { return data != nullptr; }
+  /// The row of the call's i-th token in the i-th of its heads.
+  NHA_INLINE T* row(Index token, Index head = 0) const noexcept {
+    return data + token * token_stride + head * head_stride;
+  }
+};
+
+/// One call's tokens of one sequence in one key/value head: positions [begin, end), counted from
+/// the sequence's first token ever. Tokens before `begin` came with earlier calls and lie in the
+/// memories. Owns nothing and copies as bytes.
+template <class T, class SlotScalar = accumulate_t<T>>
+struct HeadCall {
   using Scalar = T;
+  using SlotType = SlotScalar;
   using Acc = accumulate_t<T>;
-  using Inputs = AttentionInputs<T, KeyDim, ValueDim, Slots>;
-  using Outputs = AttentionOutputs<T, ValueDim>;
-  using Cotangents = AttentionCotangents<T, ValueDim>;
-  using Gradients = AttentionGradients<T, KeyDim, ValueDim, Slots>;
-  using Saved = AttentionSaved<T, ValueDim>;
-  using State = AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>;
-  using SlotView = SlotMemoryView<Acc, KeyDim, ValueDim, Slots>;
 
-  /// The tokens begin where `state_before` ends. Memory for a wide copy of slots that are stored in
-  /// a half type is taken from `cursor`; widen() fills it.
-  ChunkCall(const Inputs& inputs, const State& state_before, const ChunkPlan& chunk_plan,
-            Index sequence_index, Index head_index, Arena& cursor) noexcept
-      : in(inputs),
-        state(state_before),
-        memory(StateAccess::head(state, sequence_index, head_index)),
-        slots(wide_slots(memory.slots, cursor)),
-        plan(chunk_plan),
-        sequence(sequence_index),
-        head(head_index),
-        span(sequence_span(inputs, sequence)),
-        start(state.tokens_seen(sequence)),
-        end(start + span.count),
-        initial_slots(state.has_initial_slots(sequence)),
-        empty_slots(state.options().empty_slots),
-        scale(static_cast<Acc>(softmax_scale(state.options(), plan.key_dim))) {}
+  // Inputs. Row i belongs to position begin + i; queries have `group` heads.
+  HeadRows<const T> q_window, k_window, q_slot, k_slot, v;
+  HeadRows<const Acc> log_gate, write;
+  ConstHeadState<T, SlotScalar> memory;
+  std::int64_t begin = 0;
+  std::int64_t end = 0;
+  Index group = 1;
+  Index window = 0;
+  Index slot_delay = 0;
+  Acc softmax_scale = 1;
+  EmptySlotRule rule = {};
+  bool initial_slots = false;  // whether the sequence began from given slots
 
-  /// The chunk that begins at `position`: as many tokens as the plan says, fewer before the end and
-  /// where a rollback will need a copy of the slots.
-  Chunk chunk_at(std::int64_t position) const noexcept {
-    const std::int64_t stop = StateAccess::next_snapshot(state, position, end);
-    return {position, static_cast<Index>(std::min<std::int64_t>(plan.chunk, stop - position))};
-  }
-  bool has_slots() const noexcept { return plan.slots > 0; }
-  /// Whether something is in the slots by the end of the chunk. Until the first token has entered
-  /// them, with a window as long as the text always, their products are left out.
-  bool slots_are_written(const Chunk& chunk) const noexcept {
-    return has_slots() && (initial_slots || chunk.end() > plan.slot_delay);
-  }
-  /// Of the tokens that enter the slots during a chunk, one for each of its own, the first that is
-  /// not before the sequence's beginning.
-  Index first_entering(const Chunk& chunk) const noexcept {
-    return static_cast<Index>(
-        std::clamp<std::int64_t>(plan.slot_delay - chunk.position, 0, chunk.count));
-  }
-  /// Position of the i-th token that enters during a chunk.
-  std::int64_t entering(const Chunk& chunk, Index i) const noexcept {
-    return chunk.position - plan.slot_delay + i;
+  NHA_INLINE Index tokens() const noexcept { return static_cast<Index>(end - begin); }
+  NHA_INLINE Index slots() const noexcept { return memory.slots.count; }
+  NHA_INLINE Index key_dim() const noexcept { return memory.slots.key_dim; }
+  NHA_INLINE Index value_dim() const noexcept { return memory.slots.value_dim; }
+
+  /// Whether a position's rows lie in the inputs rather than in the memories.
+  NHA_INLINE bool in_call(std::int64_t position) const noexcept { return position >= begin; }
+  /// Row of a position of this call.
+  NHA_INLINE Index token(std::int64_t position) const noexcept {
+    return static_cast<Index>(position - begin);
   }
 
-  /// Index in the inputs of a position of this call.
-  Index token_of(std::int64_t position) const noexcept {
-    return span.first + static_cast<Index>(position - start);
+  /// The oldest position that the query at `position` sees through the window.
+  NHA_INLINE std::int64_t oldest_visible(std::int64_t position) const noexcept {
+    return std::max<std::int64_t>(position - window + 1, 0);
   }
-  const T* input_row(const auto& view, std::int64_t position) const noexcept {
-    return &view(span.row, token_of(position), head, 0);
+  /// How many positions it sees so, itself included.
+  NHA_INLINE Index visible(std::int64_t position) const noexcept {
+    return static_cast<Index>(position + 1 - oldest_visible(position));
   }
-  const T* window_key(std::int64_t position) const noexcept {
-    return position >= start ? input_row(in.k_window, position) : memory.window.key_row(position);
+  /// The position of the token that enters the slots just before the query at `position` reads
+  /// them. Negative: none does.
+  NHA_INLINE std::int64_t entering(std::int64_t position) const noexcept {
+    return position - slot_delay;
   }
-  const T* value(std::int64_t position) const noexcept {
-    return position >= start ? input_row(in.v, position) : memory.window.value_row(position);
+  /// Whether any token has entered the slots that the query at `position` reads.
+  NHA_INLINE bool slots_are_written(std::int64_t position) const noexcept {
+    return slots() > 0 && (initial_slots || entering(position) >= 0);
   }
-  const T* slot_key(std::int64_t position) const noexcept {
-    return position >= start ? input_row(in.k_slot, position) : memory.pending.key_row(position);
-  }
-  /// Retention and write strengths of a position of this call.
-  template <class Arch>
-  void input_gates(std::int64_t position, Acc* retention, Acc* write) const noexcept {
-    const Acc* given =
-        in.write.data() != nullptr ? &in.write(span.row, token_of(position), head, 0) : nullptr;
-    cpu::pack_gates<Arch>(&in.log_gate(span.row, token_of(position), head, 0), given,
-                          memory.slots.slots, retention, write);
-  }
-  /// Retention and write strengths of the tokens that enter during a chunk, into rows
-  /// [chunk, slots].
-  template <class Arch>
-  cpu::EnteringGates<Acc> entering_gates(const Chunk& chunk, Acc* retention,
-                                         Acc* write) const noexcept {
-    const cpu::EnteringGates<Acc> gates{retention, write, plan.slots, first_entering(chunk),
-                                        chunk.count};
-    for (Index i = gates.first; i < chunk.count; ++i) {
-      const std::int64_t position = entering(chunk, i);
-      Acc* keep = retention + i * plan.slots;
-      Acc* add = write + i * plan.slots;
-      if (position >= start) {
-        input_gates<Arch>(position, keep, add);
-      } else {
-        std::copy_n(memory.pending.retention_row(position), plan.slots, keep);
-        std::copy_n(memory.pending.write_row(position), plan.slots, add);
-      }
-    }
-    return gates;
+  /// Whether slots take part in the softmax of the query at `position`.
+  NHA_INLINE bool slots_take_part(std::int64_t position) const noexcept {
+    return rule.slots_take_part(initial_slots || entering(position) >= 0);
   }
 
-  template <class Arch>
-  void widen() const noexcept {
-    widen_slots<Arch>(memory.slots, slots);
+  // Rows of a position of this call, or of one that the memories still hold.
+  NHA_INLINE const T* window_key(std::int64_t position) const noexcept {
+    return in_call(position) ? k_window.row(token(position)) : memory.window.key_row(position);
   }
-  /// Leaves the slots as of `position` in the state, which is the call's, at the end of the call
-  /// and where a rollback will need a copy.
-  template <class Arch>
-  void leave_slots(State& state_of_call, std::int64_t position,
-                   const SlotView& as_of_position) const noexcept {
-    if (position != end && !StateAccess::snapshot_is_due(state_of_call, position)) return;
-    if (as_of_position.mass != memory.slots.mass)
-      std::copy_n(as_of_position.mass, memory.slots.key_stride(), memory.slots.mass);
-    if constexpr (kIsHalf<SlotScalar>)
-      round_slots<Arch>(as_of_position, memory.slots, position - 1 - plan.slot_delay);
-    else if (as_of_position.key != memory.slots.key)
-      memory.slots.copy_from(as_of_position);
-    StateAccess::keep_snapshot(state_of_call, sequence, head, position);
+  NHA_INLINE const T* value(std::int64_t position) const noexcept {
+    return in_call(position) ? v.row(token(position)) : memory.window.value_row(position);
   }
-
-  /// Leaves in the state the newest tokens that later ones will need: when all has been read.
-  /// `retention` and `write` are scratch [slots].
-  template <class Arch>
-  void remember_newest(Acc* retention, Acc* write) const noexcept {
-    const auto& window = memory.window;
-    for (std::int64_t p = std::max(start, end - window.capacity); p < end; ++p)
-      window.push(p, plan.window > 0 ? input_row(in.k_window, p) : nullptr, input_row(in.v, p));
-    if (!has_slots()) return;
-    for (std::int64_t p = std::max(start, end - memory.pending.capacity); p < end; ++p) {
-      input_gates<Arch>(p, retention, write);
-      memory.pending.push(p, input_row(in.k_slot, p), retention, write);
+  NHA_INLINE const T* slot_key(std::int64_t position) const noexcept {
+    return in_call(position) ? k_slot.row(token(position)) : memory.pending.key_row(position);
+  }
+  /// Retention and write strengths [M] of a position. Those of this call's tokens are made by
+  /// convert(log_gate, write, retention, write strengths), where write is null for 1 -
+  /// exp(log_gate): so that each algorithm makes them its own way, and CUDA in its own code.
+  template <class Convert>
+  NHA_INLINE void gates(std::int64_t position, Acc* retention, Acc* write_strength,
+                        Convert&& convert) const noexcept {
+    if (in_call(position)) {
+      const Index i = token(position);
+      convert(log_gate.row(i), write ? write.row(i) : nullptr, retention, write_strength);
+    } else {
+      const auto& pending = memory.pending;
+      std::copy_n(pending.retention_row(position), pending.gate_stride(), retention);
+      std::copy_n(pending.write_row(position), pending.gate_stride(), write_strength);
     }
   }
-
-  const Inputs& in;
-  const State& state;
-  HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> memory;  // only read where the state is const
-  SlotView slots;                                            // those of memory, or a wide copy
-  ChunkPlan plan;
-  Index sequence;
-  Index head;
-  SequenceSpan span;
-  std::int64_t start;  // positions of the call: [start, end)
-  std::int64_t end;
-  bool initial_slots;
-  EmptySlots empty_slots;
-  Acc scale;
 };
+
+/// Where a head's results go.
+template <class T>
+struct HeadOutputs {
+  HeadRows<T> o;
+  HeadRows<accumulate_t<T>> lse, slot_share;
+};
+
+/// A head's call, made of the arguments of the public functions.
+template <class T, class SlotScalar>
+HeadCall<T, SlotScalar> head_call(const AttentionInputs<T>& inputs,
+                                  const AttentionStateBase<T, SlotScalar>& state, Index query_heads,
+                                  Index sequence, Index head) noexcept {
+  const SequenceSpan span = sequence_span(inputs, sequence);
+  const HeadOptions options = head_options(state.options(), head);
+  HeadCall<T, SlotScalar> call;
+  call.group = query_heads / state.shape().kv_heads;
+  call.q_window = {inputs.q_window, span, head * call.group};
+  call.k_window = {inputs.k_window, span, head};
+  call.q_slot = {inputs.q_slot, span, head * call.group};
+  call.k_slot = {inputs.k_slot, span, head};
+  call.v = {inputs.v, span, head};
+  call.log_gate = {inputs.log_gate, span, head};
+  call.write = {inputs.write, span, head};
+  call.memory = StateAccess::head(state, sequence, head);
+  call.begin = state.tokens_seen(sequence);
+  call.end = call.begin + span.count;
+  call.window = options.window;
+  call.slot_delay = options.slot_delay;
+  call.softmax_scale =
+      static_cast<accumulate_t<T>>(softmax_scale(state.options(), state.shape().key_dim));
+  call.rule = {state.options().empty_slots};
+  call.initial_slots = state.has_initial_slots(sequence);
+  return call;
+}
+
+template <class T>
+HeadOutputs<T> head_outputs(const AttentionInputs<T>& inputs, const AttentionOutputs<T>& outputs,
+                            Index group, Index sequence, Index head) noexcept {
+  const SequenceSpan span = sequence_span(inputs, sequence);
+  HeadOutputs<T> rows;
+  rows.o = {outputs.o, span, head * group};
+  rows.lse = {outputs.lse, span, head * group};
+  rows.slot_share = {outputs.slot_share, span, head * group};
+  return rows;
+}
 
 }  // namespace detail
 

@@ -1,183 +1,179 @@
 // SPDX-License-Identifier: MIT
-// The definition of Native Hybrid Attention, one token at a time, for any scalar type.
+// reference(): the operator over a state, one token at a time, for any scalar type.
 //
-// Nothing here is fast and everything is meant to be read; step.hpp and chunked.hpp compute the
-// same and are tested against it. The operator is that of Du et al., "Native Hybrid Attention for
-// Efficient Sequence Modeling" (arXiv 2510.07019): two memories, one softmax.
+// definition.hpp has the operator as the paper states it. This is the same with the state that
+// step(), prefill() and backward() continue from, in plain loops: they are tested against it.
+// Nothing here is fast and everything is meant to be read.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
+#include <nha/attention/head_call.hpp>
 #include <nha/attention/validate.hpp>
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>
-#include <nha/memory/state.hpp>
+#include <nha/core/softmax_state.hpp>
+#include <nha/memory/head_state.hpp>
+#include <nha/memory/state_base.hpp>
 
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
 #include <type_traits>
+#include <utility>
 #include <vector>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Scratch of one head: what a query sees, slots first.
-template <class Acc>
-struct ReferenceScratch {
-  std::vector<Acc> retention;  // [slots]
-  std::vector<Acc> write;      // [slots]
-  std::vector<Acc> logits;     // [slots + window]
-  std::vector<Acc> output;     // [value_dim]
-};
-
-/// dot(q, k) in the type sums are kept in.
-template <class T, class Key>
-accumulate_t<T> dot(const T* query, Key&& key, Index size) {
-  accumulate_t<T> sum{};
-  for (Index d = 0; d < size; ++d) sum += widen(query[d]) * key(d);
-  return sum;
-}
-
-/// One token of one head: it enters the memories, then every query of the head's group reads them.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
-void reference_token(const AttentionInputs<T, KeyDim, ValueDim, Slots>& in,
-                     const AttentionOutputs<T, ValueDim>& out, const AttentionOptions& options,
-                     const HeadState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
-                     bool initial_slots, std::int64_t position, Index row, Index token, Index head,
-                     ReferenceScratch<accumulate_t<T>>& scratch) {
+/// One head of reference(), token by token.
+template <class T, class SlotScalar>
+class ReferenceHead {
   using Acc = accumulate_t<T>;
-  const auto& slots = state.slots;
-  const Index slot_count = slots.slots;
-  const Index key_dim = slots.key_dim;
-  const Index value_dim = slots.value_dim;
-  const auto [window, slot_delay] = head_options(options, head);
-  const T* value = &in.v(row, token, head, 0);
 
-  // The token that is slot_delay tokens old enters the slots; it is this one where the delay is 0.
-  const std::int64_t entering = position - slot_delay;
-  if (slot_count > 0) {
-    for (Index m = 0; m < slot_count; ++m) {
-      const Acc log_gate = in.log_gate(row, token, head, m);
-      scratch.retention[static_cast<std::size_t>(m)] = retention(log_gate);
-      scratch.write[static_cast<std::size_t>(m)] =
-          in.write.data() != nullptr ? in.write(row, token, head, m) : default_write(log_gate);
+ public:
+  ReferenceHead(const HeadCall<T, SlotScalar>& call, const HeadState<T, SlotScalar>& memory,
+                const HeadOutputs<T>& outputs)
+      : call_(call),
+        memory_(memory),
+        out_(outputs),
+        retention_(size(padded(call.slots()))),
+        write_(size(padded(call.slots()))),
+        logits_(size(call.slots() + call.window)),
+        output_(size(call.value_dim())) {}
+
+  /// The token enters the memories, then every query of the head's group reads them.
+  void token(std::int64_t position) {
+    const Index i = call_.token(position);
+    if (call_.slots() > 0) {
+      enter_slots(call_.entering(position), position);
+      load_gates(position);
+      memory_.pending.push(position, call_.k_slot.row(i), retention_.data(), write_.data());
     }
-    const T* slot_key = &in.k_slot(row, token, head, 0);
-    if (slot_delay == 0)
-      slots.enter(scratch.retention.data(), scratch.write.data(), slot_key, value, entering);
-    else if (entering >= 0)
-      slots.enter(state.pending.retention_row(entering), state.pending.write_row(entering),
-                  state.pending.key_row(entering), state.window.value_row(entering), entering);
-    state.pending.push(position, slot_key, scratch.retention.data(), scratch.write.data());
+    memory_.window.push(position, call_.window > 0 ? call_.k_window.row(i) : nullptr,
+                        call_.v.row(i));
+    for (Index g = 0; g < call_.group; ++g) read(position, i, g);
   }
-  state.window.push(position, window > 0 ? &in.k_window(row, token, head, 0) : nullptr, value);
 
-  const bool written = initial_slots || entering >= 0;
-  const bool slots_take_part = options.empty_slots == EmptySlots::participate || written;
-  const bool by_mass = options.empty_slots == EmptySlots::mass_corrected;
-  const auto scale = static_cast<Acc>(softmax_scale(options, key_dim));
-  const std::int64_t oldest = std::max<std::int64_t>(0, position - window + 1);
-  const auto visible = static_cast<Index>(position + 1 - oldest);
-  Acc* logits = scratch.logits.data();
+ private:
+  static std::size_t size(Index count) { return static_cast<std::size_t>(count); }
 
-  const Index group = out.o.extent(2) / in.v.extent(2);
-  for (Index query_head = head * group; query_head < (head + 1) * group; ++query_head) {
-    Acc largest = -kInfinity<Acc>;
-    for (Index m = 0; m < slot_count; ++m) {
-      const Acc mass = by_mass ? slots.mass[m] : Acc{1};
-      if (!slots_take_part || !(mass > 0)) {
-        logits[m] = -kInfinity<Acc>;
-        continue;
-      }
-      const Acc product = dot(
-          &in.q_slot(row, token, query_head, 0),
-          [&](Index d) { return widen(slots.key_at(m, d)) / mass; }, key_dim);
-      logits[m] = scale * product + (by_mass ? std::log(mass) : Acc{0});
-      largest = std::max(largest, logits[m]);
+  void load_gates(std::int64_t position) {
+    call_.gates(position, retention_.data(), write_.data(),
+                [&](const Acc* log_gate, const Acc* given, Acc* keep, Acc* add) {
+                  for (Index m = 0; m < call_.slots(); ++m) {
+                    keep[m] = retention(log_gate[m]);
+                    add[m] = given != nullptr ? given[m] : default_write(log_gate[m]);
+                  }
+                });
+  }
+  void enter_slots(std::int64_t entering, std::int64_t position) {
+    if (entering < 0) return;
+    const auto& [slots, window, pending] = memory_;
+    if (entering == position) {
+      load_gates(position);
+      slots.enter(retention_.data(), write_.data(), call_.slot_key(position), call_.value(position),
+                  entering);
+    } else {
+      slots.enter(pending.retention_row(entering), pending.write_row(entering),
+                  pending.key_row(entering), window.value_row(entering), entering);
     }
-    for (Index i = 0; i < visible; ++i) {
-      const T* key = state.window.key_row(oldest + i);
-      logits[slot_count + i] = scale * dot(
-                                           &in.q_window(row, token, query_head, 0),
-                                           [&](Index d) { return widen(key[d]); }, key_dim);
-      largest = std::max(largest, logits[slot_count + i]);
+  }
+
+  void read(std::int64_t position, Index i, Index g) {
+    const auto& slots = memory_.slots;
+    const Index count = call_.slots(), visible = call_.visible(position);
+    const std::int64_t oldest = call_.oldest_visible(position);
+    Acc* logits = logits_.data();
+    for (Index m = 0; m < count; ++m) {
+      const Acc divisor = call_.rule.divisor(slots.mass[m]);
+      const bool hidden = !call_.slots_take_part(position) || divisor <= 0;
+      logits[m] = hidden ? -kInfinity<Acc>
+                         : call_.softmax_scale * dot(call_.q_slot.row(i, g), [&](Index d) {
+                             return widen(slots.key_at(m, d)) / divisor;
+                           }) + std::log(divisor);
+    }
+    for (Index n = 0; n < visible; ++n) {
+      const T* key = memory_.window.key_row(oldest + n);
+      logits[count + n] = call_.softmax_scale *
+                          dot(call_.q_window.row(i, g), [&](Index d) { return widen(key[d]); });
     }
 
     // One softmax over both. With nothing to read every weight is 0.
-    Acc sum{};
+    SoftmaxState<Acc> softmax;
+    for (Index n = 0; n < count + visible; ++n)
+      softmax.maximum = std::max(softmax.maximum, logits[n]);
+    const Acc shift = softmax.maximum == -kInfinity<Acc> ? Acc{0} : softmax.maximum;
     Acc slot_sum{};
-    const Acc shift = largest == -kInfinity<Acc> ? Acc{0} : largest;
-    std::fill(scratch.output.begin(), scratch.output.end(), Acc{0});
-    for (Index m = 0; m < slot_count; ++m) {
-      const Acc weight = std::exp(logits[m] - shift);
-      sum += weight;
-      slot_sum += weight;
-      if (weight == 0) continue;
-      const Acc mass = by_mass ? slots.mass[m] : Acc{1};
-      for (Index d = 0; d < value_dim; ++d)
-        scratch.output[static_cast<std::size_t>(d)] +=
-            weight * (widen(slots.value_at(m, d)) / mass);
+    std::fill(output_.begin(), output_.end(), Acc{0});
+    for (Index n = 0; n < count + visible; ++n) {
+      const Acc weight = std::exp(logits[n] - shift);
+      softmax.sum += weight;
+      if (n < count) slot_sum += weight;
+      // A slot that takes no part may hold anything.
+      if (n < count && logits[n] == -kInfinity<Acc>) continue;
+      for (Index d = 0; d < call_.value_dim(); ++d)
+        output_[size(d)] += weight * value(n, oldest, d);
     }
-    for (Index i = 0; i < visible; ++i) {
-      const Acc weight = std::exp(logits[slot_count + i] - shift);
-      sum += weight;
-      const T* v = state.window.value_row(oldest + i);
-      for (Index d = 0; d < value_dim; ++d)
-        scratch.output[static_cast<std::size_t>(d)] += weight * widen(v[d]);
-    }
-    const Acc norm = sum > 0 ? Acc{1} / sum : Acc{0};
-    for (Index d = 0; d < value_dim; ++d)
-      out.o(row, token, query_head, d) =
-          static_cast<T>(scratch.output[static_cast<std::size_t>(d)] * norm);
-    if (out.lse.data() != nullptr)
-      out.lse(row, token, query_head) = sum > 0 ? shift + std::log(sum) : -kInfinity<Acc>;
-    if (out.slot_share.data() != nullptr) out.slot_share(row, token, query_head) = slot_sum * norm;
+    T* o = out_.o.row(i, g);
+    for (Index d = 0; d < call_.value_dim(); ++d)
+      o[d] = static_cast<T>(output_[size(d)] * softmax.normalizer());
+    if (out_.lse) *out_.lse.row(i, g) = softmax.lse();
+    if (out_.slot_share) *out_.slot_share.row(i, g) = slot_sum * softmax.normalizer();
   }
-}
+  /// The n-th value that is read, slots first.
+  Acc value(Index n, std::int64_t oldest, Index d) const {
+    const auto& slots = memory_.slots;
+    return n < slots.count ? widen(slots.value_at(n, d)) / call_.rule.divisor(slots.mass[n])
+                           : widen(memory_.window.value_row(oldest + n - slots.count)[d]);
+  }
+  /// dot(q, key) in the type sums are kept in.
+  template <class Key>
+  Acc dot(const T* query, Key&& key) const {
+    Acc sum{};
+    for (Index d = 0; d < call_.key_dim(); ++d) sum += widen(query[d]) * key(d);
+    return sum;
+  }
+
+  const HeadCall<T, SlotScalar>& call_;
+  HeadState<T, SlotScalar> memory_;
+  HeadOutputs<T> out_;
+  std::vector<Acc> retention_, write_;  // [padded(M)]
+  std::vector<Acc> logits_;             // [M + W], slots first
+  std::vector<Acc> output_;             // [Dv]
+};
 
 }  // namespace detail
 
-/// The operator as it is defined: for each sequence and key/value head, t = 0, 1, ...
-///   the token slot_delay tokens back enters the slots:
-///     slot_k <- e^g . slot_k + s (x) k_slot
-///     slot_v <- e^g . slot_v + s (x) v
-///     mass   <- e^g . mass + s
-///   logits = [ scale * slot_k q_slot ; scale * k_window_i . q_window  for the newest `window` i ]
-///   o = softmax(logits) . [ slot_v ; v_i ],  lse = logsumexp(logits)
-/// with the state's options, from the state and leaving the state after the last token.
+/// The operator of definition.hpp for every sequence and head of a state: from the state, and
+/// leaving the state after the last token.
 ///
-/// Shapes are those of AttentionInputs and AttentionOutputs. Allocates scratch.
+/// Shapes are those of AttentionInputs and AttentionOutputs. Allocates scratch: out of memory, the
+/// state may have taken some heads' tokens and not others', so reset it.
 /// @throws ArgumentError as validate() says; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
-void reference(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-               AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
-               const std::type_identity_t<AttentionOutputs<T, ValueDim>>& outputs) {
+template <class T, class SlotScalar>
+void reference(const std::type_identity_t<AttentionInputs<T>>& inputs,
+               AttentionStateBase<T, SlotScalar>& state,
+               const std::type_identity_t<AttentionOutputs<T>>& outputs) {
+  using detail::StateAccess;
   validate(inputs, state, outputs);
-  const AttentionShape& shape = state.shape();
-  detail::ReferenceScratch<accumulate_t<T>> scratch;
-  scratch.retention.resize(static_cast<std::size_t>(shape.slots));
-  scratch.write.resize(static_cast<std::size_t>(shape.slots));
-  scratch.output.resize(static_cast<std::size_t>(shape.value_dim));
-  for (Index n = 0; n < shape.batch; ++n) {
-    const SequenceSpan span = sequence_span(inputs, n);
-    const std::int64_t start = state.tokens_seen(n);
-    const bool initial_slots = state.has_initial_slots(n);
-    for (Index head = 0; head < shape.kv_heads; ++head) {
-      const Index window = head_options(state.options(), head).window;
-      scratch.logits.resize(static_cast<std::size_t>(shape.slots + window));
-      const auto memory = detail::StateAccess::head(state, n, head);
-      for (Index i = 0; i < span.count; ++i) {
-        detail::reference_token(inputs, outputs, state.options(), memory, initial_slots, start + i,
-                                span.row, span.first + i, head, scratch);
-        detail::StateAccess::keep_snapshot(state, n, head, start + i + 1);
+  for (Index n = 0; n < state.shape().batch; ++n) {
+    for (Index head = 0; head < state.shape().kv_heads; ++head) {
+      const auto call =
+          detail::head_call(inputs, std::as_const(state), outputs.o.extent(2), n, head);
+      detail::ReferenceHead<T, SlotScalar> reference(
+          call, StateAccess::head(state, n, head),
+          detail::head_outputs(inputs, outputs, call.group, n, head));
+      for (std::int64_t position = call.begin; position < call.end; ++position) {
+        reference.token(position);
+        StateAccess::keep_snapshot(state, n, head, position + 1);
       }
     }
-    detail::StateAccess::advance(state, n, span.count);
+    StateAccess::advance(state, n, detail::sequence_span(inputs, n).count);
   }
 }
 

@@ -12,6 +12,7 @@
 #include <nha/attention/validate_backward.hpp>
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/empty_slot_rule.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>

@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The checks that reference, step and prefill make before they touch anything, and the sequences
-// their inputs hold. Those of the backward are in validate_backward.hpp.
+// The checks that reference, step and prefill make before they touch anything. Those of the backward are in validate_backward.hpp.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
@@ -19,23 +18,6 @@
 #include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
-
-/// Where one sequence's new tokens lie in the inputs.
-struct SequenceSpan {
-  Index row;    // along the batch axis
-  Index first;  // along the token axis
-  Index count;
-};
-
-/// The new tokens of sequence `sequence`.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-NHA_INLINE SequenceSpan sequence_span(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-                                      Index sequence) noexcept {
-  if (inputs.cu_seqlens.empty()) return {sequence, 0, inputs.v.extent(1)};
-  const auto n = static_cast<std::size_t>(sequence);
-  const auto first = static_cast<Index>(inputs.cu_seqlens[n]);
-  return {0, first, static_cast<Index>(inputs.cu_seqlens[n + 1]) - first};
-}
 
 /// Whether any head has a window.
 inline bool has_window(const AttentionOptions& options) {
@@ -126,9 +108,8 @@ void check_gates(const Inputs& inputs) {
 }
 
 /// The inputs against the state they go to, for `query_heads` query heads that `source` has.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
-void check_inputs(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-                  const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
+template <class T, class SlotScalar>
+void check_inputs(const AttentionInputs<T>& inputs, const AttentionStateBase<T, SlotScalar>& state,
                   const char* source, Index query_heads) {
   const AttentionShape& shape = state.shape();
   const Index batch = inputs.v.extent(0);
@@ -174,10 +155,10 @@ void check_per_query(const char* name, const View& view, Index batch, Index toke
 
 /// Checks all arguments of the operator against each other and the state.
 /// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
-void validate(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-              const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state,
-              const AttentionOutputs<T, ValueDim>& outputs) {
+template <class T, class SlotScalar>
+void validate(const std::type_identity_t<AttentionInputs<T>>& inputs,
+              const AttentionStateBase<T, SlotScalar>& state,
+              const std::type_identity_t<AttentionOutputs<T>>& outputs) {
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
   const Index query_heads = outputs.o.extent(2);

@@ -49,11 +49,11 @@ void check_apart(const char* name, const View& a, const char* other_name, const 
 
 /// Checks all arguments of the backward against each other and the state the call began from.
 /// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
-void validate_backward(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs,
-                       const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state_before,
-                       const AttentionCotangents<T, ValueDim>& cotangents,
-                       const AttentionGradients<T, KeyDim, ValueDim, Slots>& gradients) {
+template <class T, class SlotScalar>
+void validate_backward(const AttentionInputs<T>& inputs,
+                       const AttentionStateBase<T, SlotScalar>& state_before,
+                       const AttentionCotangents<T>& cotangents,
+                       const AttentionGradients<T>& gradients) {
   const AttentionShape& shape = state_before.shape();
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
@@ -98,9 +98,9 @@ void validate_backward(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs
 
 /// Checks what was kept of a call against its inputs.
 /// @throws ArgumentError naming the first that does not fit.
-template <class T, Index KeyDim, Index ValueDim, Index Slots>
-void validate_saved(const AttentionInputs<T, KeyDim, ValueDim, Slots>& inputs, Index query_heads,
-                    const AttentionSaved<T, ValueDim>& saved) {
+template <class T>
+void validate_saved(const AttentionInputs<T>& inputs, Index query_heads,
+                    const AttentionSaved<T>& saved) {
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
   if (saved.o.data() != nullptr)

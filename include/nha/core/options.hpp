@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/empty_slot_rule.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
@@ -13,21 +14,6 @@
 #include <vector>
 
 NHA_NAMESPACE_BEGIN
-
-/// How slots that hold nothing, or little, take part in the softmax.
-enum class EmptySlots {
-  /// As they are: an unwritten slot has key 0 and value 0, so logit 0. It draws weight away from
-  /// the window, as an attention sink does. Published checkpoints were trained so.
-  participate,
-  /// No slot takes part until the first token has entered the slots. With a window that holds every
-  /// token this is causal softmax attention.
-  masked,
-  /// Slots count as weighted means: key and value are divided by the slot's mass (the decayed sum
-  /// of its write strengths) and log(mass) is added to its logit. Slots of mass 0 take no part. For
-  /// models trained so, where something must be looked up much later: examples/recall/README.md has
-  /// the evidence.
-  mass_corrected,
-};
 
 /// Options of the operator; every layer may have its own, the weights are the same.
 struct AttentionOptions {

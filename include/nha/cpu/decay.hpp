@@ -13,10 +13,11 @@
 #include <nha/config.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
+#include <nha/cpu/log.hpp>
 #include <nha/cpu/simd.hpp>
 
 #include <algorithm>
-#include <cmath>
+#include <limits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -187,9 +188,22 @@ void chunk_strengths(const EnteringGates<T>& gates, T* total, T* strength) noexc
   }
 }
 
+/// The inverse and the natural logarithm of `count` masses, a multiple of kRowPadding; 0 and
+/// -infinity where a mass is not above 0.
+template <class Arch = simd::default_arch, class T>
+void mass_terms(const T* mass, Index count, T* inverse, T* log) noexcept {
+  using V = simd::vec<T, Arch>;
+  const V least(std::numeric_limits<T>::min());
+  for (Index m = 0; m < count; m += simd::lanes<T, Arch>) {
+    const V x = simd::load<V>(mass + m);
+    simd::store(inverse + m, simd::where_below(x, least, V(T{0}), simd::divide(V(T{1}), x)));
+    simd::store(log + m, simd::where_below(x, least, V(-kInfinity<T>), log_positive<T>(x)));
+  }
+}
+
 /// The mass of each slot as each token of the chunk sees it, given that at the chunk's start: seen
-/// [count, stride], with its inverse and natural logarithm, 0 and -infinity where it is 0.
-template <class T>
+/// [count, stride], with its mass_terms().
+template <class Arch = simd::default_arch, class T>
 void decay_mass(const EnteringGates<T>& gates, const T* mass, T* seen, T* inverse,
                 T* log) noexcept {
   for (Index i = 0; i < gates.count; ++i) {
@@ -197,12 +211,10 @@ void decay_mass(const EnteringGates<T>& gates, const T* mass, T* seen, T* invers
       const Index at = i * gates.stride + m;
       seen[at] =
           i < gates.first ? mass[m] : multiply_add(gates.retention[at], mass[m], gates.write[at]);
-      const bool live = seen[at] > 0;
-      inverse[at] = live ? T{1} / seen[at] : T{0};
-      log[at] = live ? std::log(seen[at]) : -kInfinity<T>;
     }
     mass = seen + i * gates.stride;
   }
+  mass_terms<Arch>(seen, gates.count * gates.stride, inverse, log);
 }
 
 }  // namespace cpu

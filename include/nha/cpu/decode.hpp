@@ -96,11 +96,10 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
 /// token has entered them (null: none does): key <- retention . key + write (x) token key.
 /// Where a token enters, the numbers from `ahead` on, at least as many as those of the keys, are
 /// fetched meanwhile.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
-void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
-                 const EnteringToken<accumulate_t<T>>* token, Index queries,
-                 QueryRows<const accumulate_t<T>> query, QueryRows<accumulate_t<T>> logits,
-                 const T* ahead = nullptr) noexcept {
+template <class Arch = simd::default_arch, class T>
+void score_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_t<T>>* token,
+                 Index queries, QueryRows<const accumulate_t<T>> query,
+                 QueryRows<accumulate_t<T>> logits, const T* ahead = nullptr) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
   const auto tile = [&](auto rows, auto vectors, Index first, Index slot,
@@ -158,10 +157,9 @@ void score_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
 
 /// Output [queries, padded(Dv)] = weights [queries, M] * slot values, after the token has entered
 /// them: value <- retention . value + write (x) token value.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots>
-void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
-                const EnteringToken<accumulate_t<T>>* token, Index queries,
-                QueryRows<const accumulate_t<T>> weights,
+template <class Arch = simd::default_arch, class T>
+void read_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_t<T>>* token,
+                Index queries, QueryRows<const accumulate_t<T>> weights,
                 QueryRows<accumulate_t<T>> output) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
@@ -183,7 +181,7 @@ void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
     const Acc* const from = weights.data + first * weights.stride;
     const Index weight_stride = weights.stride;
     const Index stride = slots.value_stride();
-    const Index count = slots.slots;
+    const Index count = slots.count;
     T* at = slots.value + column;
     for (Index m = 0; m < count; ++m, at += stride) {
       V value[kVectors];
@@ -217,9 +215,9 @@ void read_slots(const SlotMemoryView<T, KeyDim, ValueDim, Slots>& slots,
 /// Logits [queries, visible] of queries [queries, padded(Dk)] against the window's tokens from
 /// `oldest` on. As many of the numbers from `ahead` on are fetched meanwhile, and from the same
 /// places; there are at least as many as in the window's keys.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim>
-void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int64_t oldest,
-                  Index visible, Index queries, QueryRows<const accumulate_t<T>> query,
+template <class Arch = simd::default_arch, class T>
+void score_window(const SlidingWindowView<T>& window, std::int64_t oldest, Index visible,
+                  Index queries, QueryRows<const accumulate_t<T>> query,
                   QueryRows<accumulate_t<T>> logits, const T* ahead = nullptr) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;
@@ -260,9 +258,9 @@ void score_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int
 
 /// Output [queries, padded(Dv)] += weights [queries, visible] * the values of the window's tokens
 /// from `oldest` on.
-template <class Arch = simd::default_arch, class T, Index KeyDim, Index ValueDim>
-void read_window(const SlidingWindowView<T, KeyDim, ValueDim>& window, std::int64_t oldest,
-                 Index visible, Index queries, QueryRows<const accumulate_t<T>> weights,
+template <class Arch = simd::default_arch, class T>
+void read_window(const SlidingWindowView<T>& window, std::int64_t oldest, Index visible,
+                 Index queries, QueryRows<const accumulate_t<T>> weights,
                  QueryRows<accumulate_t<T>> output) noexcept {
   using Acc = accumulate_t<T>;
   using V = simd::vec<Acc, Arch>;

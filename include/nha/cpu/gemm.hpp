@@ -1,23 +1,27 @@
 // SPDX-License-Identifier: MIT
-// Small dense products, the bulk of the chunked algorithm: C = init(C) + A * B.
+// Small dense products, the bulk of the chunked algorithm: C = start(C) + A * B.
 //
-// Register-blocked: a tile of Rows x Vectors sums stays in registers while the depth is walked;
-// each step loads Vectors vectors of a row of B and broadcasts one number of A for each row. The
-// shapes are a few dozen rows and columns with operands in L1 or L2, so there is no blocking beyond
-// that and nothing is packed here.
+// Register-blocked: a tile of sums stays in registers while the depth is walked. Each step loads a
+// few vectors of a row of B and broadcasts one number of A for each row. The shapes are a few dozen
+// rows and columns with operands in L1 or L2, so nothing is blocked beyond that, or packed here.
+//
+// What the operands are like is known at run time: one instantiation serves every product of a
+// number type, which is most of what a program that uses the library does not have to compile.
 #pragma once
 
 #include <nha/config.hpp>
 #include <nha/core/index.hpp>
+#include <nha/cpu/row_prefetcher.hpp>
 #include <nha/cpu/simd.hpp>
 
-#include <algorithm>
+#include <cstdint>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// The left operand, row-major: element (i, k) is data[i * stride + k].
+/// A row-major left operand: element (i, k) is data[i * stride + k].
 template <class T>
 struct Rows {
   const T* data;
@@ -28,8 +32,8 @@ struct Rows {
   }
 };
 
-/// The left operand given transposed: element (i, k) is data[k * stride + i]. Needs no copy,
-/// because its numbers are broadcast one at a time.
+/// A left operand given transposed: element (i, k) is data[k * stride + i]. Needs no copy, because
+/// its numbers are broadcast one at a time.
 template <class T>
 struct Transposed {
   const T* data;
@@ -57,46 +61,74 @@ NHA_INLINE RightOperand<T> row_major(const T* data, Index row_stride) noexcept {
   return {data, kRowPadding, row_stride};
 }
 
-/// What the sums start from.
-struct StartAtZero {
-  template <class V, class T>
-  NHA_INLINE V operator()(const T*, Index, Index) const noexcept {
-    return V(T{0});
-  }
-};
-/// C itself: C += A * B.
-struct Accumulate {
-  template <class V, class T>
-  NHA_INLINE V operator()(const T* c, Index, Index) const noexcept {
-    return simd::load<V>(c);
-  }
-};
-/// A matrix of C's shape, perhaps C itself, with row i multiplied by factor[i].
+/// Sums start at 0: C = A * B.
+struct StartAtZero {};
+/// Sums start from C itself: C += A * B.
+struct Accumulate {};
+/// Sums start from a matrix of C's shape, perhaps C itself, with row i multiplied by factor[i].
 template <class T>
 struct ScaleRows {
   const T* factor;
   const T* from;
   Index stride;
-  template <class V>
-  NHA_INLINE V operator()(const T*, Index row, Index column) const noexcept {
-    return simd::load<V>(from + row * stride + column) * V(factor[row]);
-  }
 };
-/// A matrix of C's shape, perhaps C itself, with column j multiplied by factor[j].
+/// Sums start from a matrix of C's shape, perhaps C itself, with column j multiplied by factor[j].
 template <class T>
 struct ScaleColumns {
   const T* factor;
   const T* from;
   Index stride;
-  template <class V>
-  NHA_INLINE V operator()(const T*, Index row, Index column) const noexcept {
-    return simd::load<V>(from + row * stride + column) * simd::load<V>(factor + column);
-  }
 };
 
-/// What is done between two tiles of a product, which hide it if it is little: here nothing.
-struct NothingAside {
-  NHA_INLINE void operator()() const noexcept {}
+/// One of the four.
+template <class T>
+class Start {
+ public:
+  Start(StartAtZero) noexcept : kind_(Kind::zero) {}
+  Start(Accumulate) noexcept : kind_(Kind::accumulate) {}
+  Start(const ScaleRows<T>& s) noexcept
+      : kind_(Kind::scale_rows), stride_(s.stride), factor_(s.factor), from_(s.from) {}
+  Start(const ScaleColumns<T>& s) noexcept
+      : kind_(Kind::scale_columns), stride_(s.stride), factor_(s.factor), from_(s.from) {}
+
+  /// The sums of a tile whose first element is (row, column).
+  template <int Height, int Vectors, class V>
+  NHA_INLINE void load(const T* c, Index c_stride, Index row, Index column,
+                       V (&sum)[Height][Vectors]) const noexcept {
+    constexpr auto kLanes = static_cast<Index>(sizeof(V) / sizeof(T));
+    const auto for_each = [&](auto&& value) NHA_INLINE_LAMBDA {
+      simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
+        simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+          sum[r][v] = value(r, row + r, column + v * kLanes);
+        });
+      });
+    };
+    if (kind_ == Kind::zero) {
+      for_each([](auto, Index, Index) NHA_INLINE_LAMBDA {
+        return V(T{0});
+      });
+    } else if (kind_ == Kind::accumulate) {
+      for_each([&](auto, Index i, Index j) NHA_INLINE_LAMBDA {
+        return simd::load<V>(c + i * c_stride + j);
+      });
+    } else if (kind_ == Kind::scale_rows) {
+      for_each([&](auto, Index i, Index j) NHA_INLINE_LAMBDA {
+        return simd::load<V>(from_ + i * stride_ + j) * V(factor_[i]);
+      });
+    } else {
+      for_each([&](auto, Index i, Index j) NHA_INLINE_LAMBDA {
+        return simd::load<V>(from_ + i * stride_ + j) * simd::load<V>(factor_ + j);
+      });
+    }
+  }
+
+ private:
+  enum class Kind : std::uint8_t { zero, accumulate, scale_rows, scale_columns };
+
+  Kind kind_;
+  Index stride_ = 0;
+  const T* factor_ = nullptr;
+  const T* from_ = nullptr;
 };
 
 namespace detail {
@@ -109,20 +141,18 @@ struct GemmTile {
   static constexpr int vectors = simd::registers >= 32 && simd::lanes<T, Arch> <= 4 ? 4 : 2;
 };
 
-template <class Arch, int Height, int Vectors, class T, class Left, class Start>
+template <class Arch, int Height, int Vectors, class T, class Left>
 NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const Left& a,
                           const RightOperand<T>& b, T* c, Index c_stride,
-                          const Start& start) noexcept {
+                          const Start<T>& start) noexcept {
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
   V sum[Height][Vectors];
+  start.load(c, c_stride, row, column, sum);
   const T* b_at[Vectors];
   simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
     const Index j = column + v * kLanes;
     b_at[v] = b.data + j / kRowPadding * b.panel_stride + j % kRowPadding;
-    simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
-      sum[r][v] = start.template operator()<V>(c + (row + r) * c_stride + j, row + r, j);
-    });
   });
   const T* a_at = a.at(row);
 // Up to 5% faster than one step at a time, mostly in long windows; 8 steps gain no more.
@@ -147,10 +177,10 @@ NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const Left& a,
 }
 
 /// Calls gemm_tile with the template argument equal to `height`, which is at most Height.
-template <class Arch, int Height, int Vectors, class T, class Left, class Start>
+template <class Arch, int Height, int Vectors, class T, class Left>
 NHA_INLINE void gemm_rows(Index height, Index row, Index column, Index depth, const Left& a,
                           const RightOperand<T>& b, T* c, Index c_stride,
-                          const Start& start) noexcept {
+                          const Start<T>& start) noexcept {
   if (height == Height)
     gemm_tile<Arch, Height, Vectors>(row, column, depth, a, b, c, c_stride, start);
   else if constexpr (Height > 1)
@@ -159,14 +189,15 @@ NHA_INLINE void gemm_rows(Index height, Index row, Index column, Index depth, co
 
 }  // namespace detail
 
-/// C [rows, columns] = start(C) + A [rows, depth] * B [depth, columns]; columns is a multiple of
-/// kRowPadding, so B and C have padded rows. A is Rows or Transposed, start one of the above;
-/// aside() is called after each tile. No operand of the product may overlap C. Cost rows * columns
-/// * depth multiply-adds.
-template <class Arch = simd::default_arch, class T, class Left, class Start,
-          class Aside = NothingAside>
-void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOperand<T>& b, T* c,
-          Index c_stride, const Start& start, Aside&& aside = {}) noexcept {
+/// C [rows, columns] = start(C) + A [rows, depth] * B [depth, columns]. B and C have padded rows:
+/// columns is a multiple of kRowPadding. A is Rows or Transposed; start is StartAtZero, Accumulate,
+/// ScaleRows or ScaleColumns. No operand of the product may overlap C. Rows are prefetched between
+/// the tiles where a prefetcher is given. Cost: rows * columns * depth multiply-adds.
+template <class Arch = simd::default_arch, class T, class Left>
+NHA_NOINLINE void gemm(Index rows, Index columns, Index depth, const Left& a,
+                       const std::type_identity_t<RightOperand<T>>& b, T* c, Index c_stride,
+                       const std::type_identity_t<Start<T>>& start,
+                       RowPrefetcher* prefetcher = nullptr) noexcept {
   using Tile = detail::GemmTile<T, Arch>;
   constexpr Index kWidth = Tile::vectors * simd::lanes<T, Arch>;
   if (rows == 0) return;
@@ -178,7 +209,7 @@ void gemm(Index rows, Index columns, Index depth, const Left& a, const RightOper
       detail::gemm_rows<Arch, Tile::rows, decltype(vectors)::value>(height, row, column, depth, a,
                                                                     b, c, c_stride, start);
       row += height;
-      aside();
+      if (prefetcher != nullptr) (*prefetcher)();
     }
   };
   Index column = 0;

@@ -34,6 +34,21 @@ NHA_INLINE void pack_row(const T* in, Index count, accumulate_t<T>* out) noexcep
   pack_scaled_row(in, count, accumulate_t<T>{1}, out);
 }
 
+/// Whether `count` numbers, a multiple of kRowPadding, are all finite.
+template <class T>
+NHA_INLINE bool all_finite(const T* row, Index count) noexcept {
+  using V = simd::vec<T, simd::default_arch>;
+  constexpr Index kLanes = simd::lanes<T, simd::default_arch>;
+  V zero(T{0}), other(T{0});  // 0 times what is not finite is NaN, and stays in the sum
+  Index i = 0;
+  for (; i + 2 * kLanes <= count; i += 2 * kLanes) {
+    zero = simd::fma(simd::load<V>(row + i), V(T{0}), zero);
+    other = simd::fma(simd::load<V>(row + i + kLanes), V(T{0}), other);
+  }
+  for (; i < count; i += kLanes) zero = simd::fma(simd::load<V>(row + i), V(T{0}), zero);
+  return simd::reduce_add(zero + other) == T{0};
+}
+
 /// Puts one key into column `column` of panels [count / 16][key_dim][16], where a score product
 /// finds the keys of 16 tokens side by side.
 template <class T>

@@ -75,10 +75,7 @@ void online_softmax_update(Index row_count, SoftmaxState<T>* states, T* rows, In
     return;
   }
   for (Index r = 0; r < row_count; ++r) {
-    const T before = states[r].maximum;
-    const T after = std::max(before, row_maximum<Arch>(rows + r * stride, count));
-    const T kept = rescale_factor(before, after);
-    states[r] = {after, states[r].sum * kept};
+    const T kept = states[r].update(row_maximum<Arch>(rows + r * stride, count));
     if (factor != nullptr) factor[r] = kept;
   }
   for (Index r = 0; r < row_count; ++r)

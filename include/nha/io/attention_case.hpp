@@ -8,6 +8,7 @@
 #include <nha/attention/arguments.hpp>
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/empty_slot_rule.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>

@@ -5,52 +5,60 @@
 #include <nha/config.hpp>
 #include <nha/core/arena.hpp>
 #include <nha/core/dtype.hpp>
-#include <nha/core/extent.hpp>
 #include <nha/core/index.hpp>
 
 #include <algorithm>
 #include <cstdint>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 /// What the newest tokens of one head will write to the slots once slot_delay tokens have followed:
 /// slot keys [capacity, padded(Dk)], retention exp(log_gate) and write strengths [capacity,
-/// padded(M)]; their values are in the sliding window. Row position % capacity holds a token; owns
-/// nothing. Retention is kept rather than its logarithm, so that a token replayed after a rollback
-/// enters with the very bits it had.
-template <class T, Index KeyDim = Dynamic, Index Slots = Dynamic>
+/// padded(M)]. Their values are in the sliding window. Row position % capacity holds a token. Owns
+/// nothing. T is const where the tokens are only read.
+///
+/// Retention is kept rather than its logarithm, so that a token replayed after a rollback enters
+/// with the very bits it had.
+template <class T>
 struct PendingTokensView {
-  using Acc = accumulate_t<T>;
+  using Acc = accumulate_t<std::remove_const_t<T>>;
+  using Gate = std::conditional_t<std::is_const_v<T>, const Acc, Acc>;
 
   T* key = nullptr;
-  Acc* retention = nullptr;
-  Acc* write = nullptr;
+  Gate* retention = nullptr;
+  Gate* write = nullptr;
   Index capacity = 0;
-  [[no_unique_address]] Extent<KeyDim> key_dim;
-  [[no_unique_address]] Extent<Slots> slots;
+  Index key_dim = 0;
+  Index slots = 0;
 
   NHA_INLINE Index key_stride() const noexcept { return padded(key_dim); }
   NHA_INLINE Index gate_stride() const noexcept { return padded(slots); }
 
-  /// Lays the rows out in the next sections of a block.
-  static PendingTokensView take(Arena& cursor, Index capacity, Index key_dim, Index slots) {
+  /// The same tokens, only to be read.
+  NHA_INLINE operator PendingTokensView<const T>() const noexcept requires(!std::is_const_v<T>) {
+    return {key, retention, write, capacity, key_dim, slots};
+  }
+
+  /// Lays the rows out in the next sections of an arena.
+  static PendingTokensView take(Arena& arena, Index capacity, Index key_dim, Index slots) {
     PendingTokensView view;
     view.capacity = capacity;
-    view.key_dim = Extent<KeyDim>(key_dim);
-    view.slots = Extent<Slots>(slots);
-    view.key = cursor.take<T>(capacity * padded(key_dim));
-    view.retention = cursor.take<Acc>(capacity * padded(slots));
-    view.write = cursor.take<Acc>(capacity * padded(slots));
+    view.key_dim = key_dim;
+    view.slots = slots;
+    view.key = arena.take<T>(capacity * padded(key_dim));
+    view.retention = arena.take<Acc>(capacity * padded(slots));
+    view.write = arena.take<Acc>(capacity * padded(slots));
     return view;
   }
 
   NHA_INLINE T* key_row(std::int64_t position) const noexcept {
     return key + row(position) * key_stride();
   }
-  NHA_INLINE Acc* retention_row(std::int64_t position) const noexcept {
+  NHA_INLINE Gate* retention_row(std::int64_t position) const noexcept {
     return retention + row(position) * gate_stride();
   }
-  NHA_INLINE Acc* write_row(std::int64_t position) const noexcept {
+  NHA_INLINE Gate* write_row(std::int64_t position) const noexcept {
     return write + row(position) * gate_stride();
   }
 
@@ -58,9 +66,9 @@ struct PendingTokensView {
   NHA_INLINE void push(std::int64_t position, const T* token_key, const Acc* token_retention,
                        const Acc* token_write) const noexcept {
     if (capacity == 0) return;
-    std::copy_n(token_key, Index{key_dim}, key_row(position));
-    std::copy_n(token_retention, Index{slots}, retention_row(position));
-    std::copy_n(token_write, Index{slots}, write_row(position));
+    std::copy_n(token_key, key_dim, key_row(position));
+    std::copy_n(token_retention, slots, retention_row(position));
+    std::copy_n(token_write, slots, write_row(position));
   }
 
  private:

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // The short-term memory: the newest keys and values of one head, exact, in a ring buffer.
 //
-// SlidingWindowView is the ring as kernels see it, wherever its numbers lie; SlidingWindow owns
-// one. What reads the window is the fused softmax (attention/fused_softmax.hpp).
+// SlidingWindowView is the ring as the operator sees it, wherever its numbers lie: the heads of a
+// state are made of it. SlidingWindow owns one. The fused softmax (attention/fused_softmax.hpp)
+// reads the window.
 #pragma once
 
 #include <nha/config.hpp>
@@ -10,7 +11,6 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
-#include <nha/core/extent.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
 #include <nha/core/tensor_view.hpp>
@@ -19,33 +19,40 @@
 #include <cstddef>
 #include <cstdint>
 #include <memory_resource>
+#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The last `capacity` tokens of one key/value head, each found by its position in the sequence;
-/// owns nothing and does not know how many tokens there are: who owns the sequence does.
+/// The last `capacity` tokens of one key/value head, each found by its position in the sequence.
+/// Owns nothing, and does not know how many tokens there are: the owner of the sequence does.
 ///
 /// Row position % capacity holds a token: keys [capacity, padded(Dk)], values [capacity,
-/// padded(Dv)], padding zero. T is the storage type, bfloat16 and float16 included.
-template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic>
+/// padded(Dv)], padding zero. T is the storage type, half types included, and const where the
+/// window is only read.
+template <class T>
 struct SlidingWindowView {
   T* key = nullptr;
   T* value = nullptr;
   Index capacity = 0;
-  [[no_unique_address]] Extent<KeyDim> key_dim;
-  [[no_unique_address]] Extent<ValueDim> value_dim;
+  Index key_dim = 0;
+  Index value_dim = 0;
 
   NHA_INLINE Index key_stride() const noexcept { return padded(key_dim); }
   NHA_INLINE Index value_stride() const noexcept { return padded(value_dim); }
 
-  /// Lays the ring out in the next sections of a block.
-  static SlidingWindowView take(Arena& cursor, Index capacity, Index key_dim, Index value_dim) {
+  /// The same window, only to be read.
+  NHA_INLINE operator SlidingWindowView<const T>() const noexcept requires(!std::is_const_v<T>) {
+    return {key, value, capacity, key_dim, value_dim};
+  }
+
+  /// Lays the ring out in the next sections of an arena.
+  static SlidingWindowView take(Arena& arena, Index capacity, Index key_dim, Index value_dim) {
     SlidingWindowView view;
     view.capacity = capacity;
-    view.key_dim = Extent<KeyDim>(key_dim);
-    view.value_dim = Extent<ValueDim>(value_dim);
-    view.key = cursor.take<T>(capacity * padded(key_dim));
-    view.value = cursor.take<T>(capacity * padded(value_dim));
+    view.key_dim = key_dim;
+    view.value_dim = value_dim;
+    view.key = arena.take<T>(capacity * padded(key_dim));
+    view.value = arena.take<T>(capacity * padded(value_dim));
     return view;
   }
 
@@ -75,8 +82,8 @@ struct SlidingWindowView {
   NHA_INLINE void push(std::int64_t position, const T* token_key,
                        const T* token_value) const noexcept {
     if (capacity == 0) return;
-    if (token_key != nullptr) std::copy_n(token_key, Index{key_dim}, key_row(position));
-    if (token_value != nullptr) std::copy_n(token_value, Index{value_dim}, value_row(position));
+    if (token_key != nullptr) std::copy_n(token_key, key_dim, key_row(position));
+    if (token_value != nullptr) std::copy_n(token_value, value_dim, value_row(position));
   }
 
  private:
@@ -85,15 +92,16 @@ struct SlidingWindowView {
   }
 };
 
-/// Owns the window of one head: the newest `window` tokens, for use without the rest of the
-/// operator. One that was moved from may only be assigned to or destroyed.
-template <Scalar T, Index KeyDim = Dynamic, Index ValueDim = Dynamic>
+/// Owns the window of one head: the newest `window` tokens. A window that was moved from may only
+/// be assigned to or destroyed.
+template <Scalar T>
 class SlidingWindow {
  public:
-  using View = SlidingWindowView<T, KeyDim, ValueDim>;
+  using View = SlidingWindowView<T>;
+  using ConstView = SlidingWindowView<const T>;
 
-  /// @throws ArgumentError if a size is negative, above kLargestSize or differs from the static
-  ///   one, or all of it does not fit in memory.
+  /// @throws ArgumentError if a size is negative or above kLargestSize, or all of it does not fit
+  ///   in memory.
   SlidingWindow(Index window, Index key_dim, Index value_dim,
                 std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : buffer_(bytes_of(window, key_dim, value_dim), memory),
@@ -101,8 +109,15 @@ class SlidingWindow {
         key_dim_(key_dim),
         value_dim_(value_dim) {}
 
-  /// The window as kernels take it.
-  View view() noexcept { return rows(); }
+  /// The window as the operator takes it.
+  View view() noexcept {
+    Arena arena(buffer_.data());
+    return View::take(arena, window_, key_dim_, value_dim_);
+  }
+  ConstView view() const noexcept {
+    // The const view hands nothing out that could be written through.
+    return const_cast<SlidingWindow*>(this)->view();
+  }
 
   /// Stores the next token; key [Dk], value [Dv]. The oldest one drops out of a full window.
   /// @throws ArgumentError if a size does not fit or there is no data; nothing has then been
@@ -120,12 +135,14 @@ class SlidingWindow {
   }
   Index window() const noexcept { return window_; }
   std::int64_t tokens_seen() const noexcept { return tokens_seen_; }
+  /// Position of the oldest token in the window; tokens_seen() where it holds none.
+  std::int64_t oldest() const noexcept { return tokens_seen_ - size(); }
   /// Key [Dk] and value [Dv] of the i-th token in the window, 0 <= i < size(), oldest first.
   TensorView<const T, Dynamic> key(Index i) const noexcept {
-    return {rows().key_row(tokens_seen_ - size() + i), {key_dim_}};
+    return {view().key_row(oldest() + i), {key_dim_}};
   }
   TensorView<const T, Dynamic> value(Index i) const noexcept {
-    return {rows().value_row(tokens_seen_ - size() + i), {value_dim_}};
+    return {view().value_row(oldest() + i), {value_dim_}};
   }
   void clear() noexcept { tokens_seen_ = 0; }
   std::size_t bytes() const noexcept { return buffer_.size(); }
@@ -133,8 +150,8 @@ class SlidingWindow {
  private:
   static std::size_t bytes_of(Index window, Index key_dim, Index value_dim) {
     check_size("window", window, 0);
-    check_size("key_dim", key_dim, 0, KeyDim);
-    check_size("value_dim", value_dim, 0, ValueDim);
+    check_size("key_dim", key_dim, 0);
+    check_size("value_dim", value_dim, 0);
     check_bytes("a window", static_cast<double>(window) *
                                 static_cast<double>(padded(key_dim) + padded(value_dim)) *
                                 sizeof(T));
@@ -146,11 +163,6 @@ class SlidingWindow {
     check_argument(row.extent(0) == size && row.has_contiguous_rows(), name, " has ", row.extent(0),
                    " elements; expected ", size, ", contiguous");
     check_argument(row.data() != nullptr || row.empty(), name, " has no data");
-  }
-  // What a const window hands out of these is const again.
-  View rows() const noexcept {
-    Arena cursor(const_cast<std::byte*>(buffer_.data()));
-    return View::take(cursor, window_, key_dim_, value_dim_);
   }
 
   Buffer buffer_;  // first: where an assignment cannot allocate, the sizes stay as they were

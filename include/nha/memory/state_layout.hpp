@@ -9,8 +9,8 @@
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
 #include <nha/core/options.hpp>
-#include <nha/memory/pending_tokens.hpp>
-#include <nha/memory/sliding_window.hpp>
+#include <nha/memory/head_state.hpp>
+#include <nha/memory/history.hpp>
 #include <nha/memory/slot_memory.hpp>
 
 #include <algorithm>
@@ -21,61 +21,40 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The memories of one key/value head of one sequence, as kernels see them. Owns nothing.
-template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic,
-          class SlotScalar = accumulate_t<T>>
-struct HeadState {
-  SlotMemoryView<SlotScalar, KeyDim, ValueDim, Slots> slots;
-  SlidingWindowView<T, KeyDim, ValueDim> window;
-  PendingTokensView<T, KeyDim, Slots> pending;
-};
-
 namespace detail {
 
-/// One block for each sequence: a header, then for each head the memories and, where the state can
-/// be rolled back, two copies of the slots.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar = accumulate_t<T>>
+/// One block for each sequence: its history, then for each head the memories. Where the state can be
+/// rolled back, the copies of the slots follow (memory/history.hpp).
+template <class T, class SlotScalar = accumulate_t<T>>
 class StateLayout {
  public:
-  using SlotView = SlotMemoryView<SlotScalar, KeyDim, ValueDim, Slots>;
-  /// What a sequence has besides the memories of its heads.
-  struct Sequence {
-    std::int64_t tokens_seen;
-    std::int64_t oldest_reachable;  // position up to which rollback() can go back
-    std::int64_t history_begin;     // position of the first snapshot
-    std::int64_t has_initial_slots;
-  };
   struct Sections {
-    HeadState<T, KeyDim, ValueDim, Slots, SlotScalar> state;
-    SlotView snapshots[2];
+    HeadState<T, SlotScalar> memories;
+    SlotMemoryView<SlotScalar> snapshots[kSnapshots];
   };
 
-  /// @throws ArgumentError if a size or option is out of range or differs from a static extent, or
-  ///   all of it does not fit in memory.
+  /// @throws ArgumentError if a size or option is out of range, or all of it does not fit in memory.
   StateLayout(const AttentionShape& shape, const AttentionOptions& options, Index max_rollback)
       : shape_(shape), options_(options), max_rollback_(max_rollback) {
     validate(shape);
     validate(options, shape.kv_heads);
-    check_size("key_dim", shape.key_dim, 1, KeyDim);
-    check_size("value_dim", shape.value_dim, 1, ValueDim);
-    check_size("slots", shape.slots, 0, Slots);
     check_size("max_rollback", max_rollback, 0);
     // Also without sequences: positions in a row must not wrap around.
     const auto sequences = static_cast<double>(std::max<Index>(shape.batch, 1));
     head_offsets_.reserve(static_cast<std::size_t>(shape.kv_heads));
-    Arena cursor(nullptr);
-    cursor.take<Sequence>(1);
+    Arena arena(nullptr);
+    arena.take<SequenceHistory>(1);
     double bytes = 0;
     for (Index head = 0; head < shape.kv_heads; ++head) {
       bytes += head_bytes(head);
       check_bytes("a state", bytes * sequences);
-      head_offsets_.push_back(cursor.used());
-      take(cursor, head);
+      head_offsets_.push_back(arena.used());
+      take(arena, head);
     }
-    sequence_bytes_ = cursor.used();
+    sequence_bytes_ = arena.used();
   }
 
-  /// The layout for who moves the memory away; what is left here has no sequences.
+  /// The layout, for code that moves the memory away. What is left here has no sequences.
   StateLayout release() noexcept {
     StateLayout released = std::move(*this);
     shape_.batch = 0;
@@ -99,8 +78,13 @@ class StateLayout {
 
   /// What a head has in the block of a sequence.
   Sections head(std::byte* block, Index head) const noexcept {
-    Arena cursor(block + head_offsets_[static_cast<std::size_t>(head)]);
-    return take(cursor, head);
+    Arena arena(block + head_offsets_[static_cast<std::size_t>(head)]);
+    return take(arena, head);
+  }
+  /// The memories of a head, only to be read.
+  ConstHeadState<T, SlotScalar> head(const std::byte* block, Index head) const noexcept {
+    // Every pointer in the result is to const numbers.
+    return this->head(const_cast<std::byte*>(block), head).memories;
   }
 
  private:
@@ -117,23 +101,21 @@ class StateLayout {
     const auto real = [](Index count) { return static_cast<double>(padded(count)); };
     const auto capacity = static_cast<double>(head_options(options_, head).window) +
                           2 * static_cast<double>(max_rollback_);
-    return (capacity + 3 * real(shape_.slots)) *
+    return (capacity + (1 + kSnapshots) * real(shape_.slots)) *
            (2 * real(shape_.key_dim) + real(shape_.value_dim) + 2 * real(shape_.slots)) *
            sizeof(accumulate_t<T>);
   }
 
-  Sections take(Arena& cursor, Index head) const noexcept {
+  Sections take(Arena& arena, Index head) const noexcept {
     Sections sections;
     const AttentionShape& s = shape_;
-    HeadState<T, KeyDim, ValueDim, Slots, SlotScalar>& state = sections.state;
-    state.slots = SlotView::take(cursor, s.key_dim, s.value_dim, s.slots);
-    state.window =
-        decltype(state.window)::take(cursor, window_capacity(head), s.key_dim, s.value_dim);
-    state.pending =
-        decltype(state.pending)::take(cursor, pending_capacity(head), s.key_dim, s.slots);
+    auto& [slots, window, pending] = sections.memories;
+    slots = slots.take(arena, s.key_dim, s.value_dim, s.slots);
+    window = window.take(arena, window_capacity(head), s.key_dim, s.value_dim);
+    pending = pending.take(arena, pending_capacity(head), s.key_dim, s.slots);
     if (max_rollback_ > 0)
-      for (SlotView& copy : sections.snapshots)
-        copy = SlotView::take(cursor, s.key_dim, s.value_dim, s.slots);
+      for (auto& copy : sections.snapshots)
+        copy = slots.take(arena, s.key_dim, s.value_dim, s.slots);
     return sections;
   }
 

@@ -73,14 +73,18 @@ concept Executor = requires(E& executor, Index tasks, TaskRef task) {
 /// owns nothing and is valid as long as the executor.
 class ExecutorRef {
  public:
-  /// Implicit, as references are. An ExecutorRef itself is copied instead.
-  template <Executor E>
-  requires(!std::is_same_v<std::remove_const_t<E>, ExecutorRef>) ExecutorRef(E& executor)
+  /// Implicit, as references are. Of a temporary it is valid for the call that it is made for. An
+  /// ExecutorRef itself is copied instead.
+  template <class E>
+  requires(Executor<std::remove_reference_t<E>> &&
+           !std::is_same_v<std::remove_cvref_t<E>, ExecutorRef>) ExecutorRef(E&& executor)
   noexcept
       : executor_(const_cast<void*>(static_cast<const void*>(std::addressof(executor)))),
-        workers_([](void* object) -> Index { return static_cast<E*>(object)->workers(); }),
+        workers_([](void* object) -> Index {
+          return static_cast<std::remove_reference_t<E>*>(object)->workers();
+        }),
         run_([](void* object, Index tasks, TaskRef task) {
-          static_cast<E*>(object)->run(tasks, task);
+          static_cast<std::remove_reference_t<E>*>(object)->run(tasks, task);
         }) {}
 
   Index workers() const { return workers_(executor_); }
@@ -100,5 +104,8 @@ struct Serial {
     for (Index i = 0; i < tasks; ++i) task(i, 0);
   }
 };
+
+/// The executor of calls that are given none.
+inline constexpr Serial kSerial;
 
 NHA_ISA_NAMESPACE_END

@@ -61,14 +61,14 @@ struct BandScratch {
   Acc* d_keys;        // [band, padded(key_dim)]
   Acc* d_values;      // [band, value_dim]
 
-  static BandScratch take(Arena& cursor, const BackwardPlan& p) noexcept {
+  static BandScratch take(Arena& arena, const BackwardPlan& p) noexcept {
     const Index keys = p.chunks.window > 0 ? p.band : Index{0};
     BandScratch s;
-    s.key_panels = cursor.take<Acc>(keys * p.chunks.key_dim);
-    s.value_panels = cursor.take<Acc>(keys * p.chunks.value_dim);
-    s.keys = cursor.take<Acc>(keys * p.padded_key_dim());
-    s.d_keys = cursor.take<Acc>(keys * p.padded_key_dim());
-    s.d_values = cursor.take<Acc>(p.band * p.chunks.value_dim);
+    s.key_panels = arena.take<Acc>(keys * p.chunks.key_dim);
+    s.value_panels = arena.take<Acc>(keys * p.chunks.value_dim);
+    s.keys = arena.take<Acc>(keys * p.padded_key_dim());
+    s.d_keys = arena.take<Acc>(keys * p.padded_key_dim());
+    s.d_values = arena.take<Acc>(p.band * p.chunks.value_dim);
     return s;
   }
 };
@@ -123,46 +123,46 @@ struct BackwardScratch {
   BandScratch<Acc> band;
   UpdateScratch<Acc> update;
 
-  static BackwardScratch take(Arena& cursor, const BackwardPlan& plan) noexcept {
+  static BackwardScratch take(Arena& arena, const BackwardPlan& plan) noexcept {
     const ChunkPlan& p = plan.chunks;
     const Index key_dim = plan.padded_key_dim();
     const Index rows = p.rows();
     const Index padded_chunk = padded(p.chunk);
     BackwardScratch s;
-    s.q_slot = cursor.take<Acc>(rows * key_dim);
-    s.q_window = cursor.take<Acc>(rows * key_dim);
-    s.d_output = cursor.take<Acc>(rows * p.value_dim);
-    s.d_query = cursor.take<Acc>(rows * key_dim);
-    s.scores = cursor.take<Acc>(rows * p.row_stride());
-    s.d_scores = cursor.take<Acc>(rows * p.row_stride());
-    s.softmax = cursor.take<SoftmaxState<Acc>>(rows);
-    s.lse = cursor.take<Acc>(rows);
-    s.mean = cursor.take<Acc>(rows);
-    s.slot_keys = cursor.take<Acc>(p.slots * key_dim);
-    s.slot_values = cursor.take<Acc>(p.value_dim * p.slots);
+    s.q_slot = arena.take<Acc>(rows * key_dim);
+    s.q_window = arena.take<Acc>(rows * key_dim);
+    s.d_output = arena.take<Acc>(rows * p.value_dim);
+    s.d_query = arena.take<Acc>(rows * key_dim);
+    s.scores = arena.take<Acc>(rows * p.row_stride());
+    s.d_scores = arena.take<Acc>(rows * p.row_stride());
+    s.softmax = arena.take<SoftmaxState<Acc>>(rows);
+    s.lse = arena.take<Acc>(rows);
+    s.mean = arena.take<Acc>(rows);
+    s.slot_keys = arena.take<Acc>(p.slots * key_dim);
+    s.slot_values = arena.take<Acc>(p.value_dim * p.slots);
     for (Acc** rows_of_slots : {&s.start_logits, &s.start_values, &s.products})
-      *rows_of_slots = cursor.take<Acc>(rows * p.slots);
+      *rows_of_slots = arena.take<Acc>(rows * p.slots);
     for (Acc** pairs : {&s.key_pairs, &s.value_pairs, &s.key_weights, &s.value_weights})
-      *pairs = cursor.take<Acc>(rows * padded_chunk);
-    for (Acc** gates : {&s.retention, &s.write}) *gates = cursor.take<Acc>(plan.step * p.slots);
+      *pairs = arena.take<Acc>(rows * padded_chunk);
+    for (Acc** gates : {&s.retention, &s.write}) *gates = arena.take<Acc>(plan.step * p.slots);
     for (Acc** tokens : {&s.d_log_retention, &s.d_write, &s.strength, &s.end_pairs, &s.mass,
                          &s.inverse_mass, &s.log_mass, &s.d_mass})
-      *tokens = cursor.take<Acc>(p.chunk * p.slots);
-    s.total = cursor.take<Acc>(p.slots);
-    s.entering_keys = cursor.take<Acc>(p.chunk * key_dim);
-    s.key_panels = cursor.take<Acc>(padded_chunk * p.key_dim);
-    s.value_panels = cursor.take<Acc>(padded_chunk * p.value_dim);
-    s.d_entering_key = cursor.take<Acc>(p.chunk * key_dim);
-    s.d_entering_value = cursor.take<Acc>(p.chunk * p.value_dim);
-    s.end_pairs_turned = cursor.take<Acc>(p.slots * padded_chunk);
-    s.end_start = cursor.take<Acc>(p.slots);
-    s.d_slot_keys = cursor.take<Acc>(p.slots * key_dim);
-    s.d_slot_values = cursor.take<Acc>(p.slots * p.value_dim);
-    s.d_slot_mass = cursor.take<Acc>(p.slots);
-    s.band = BandScratch<Acc>::take(cursor, plan);
+      *tokens = arena.take<Acc>(p.chunk * p.slots);
+    s.total = arena.take<Acc>(p.slots);
+    s.entering_keys = arena.take<Acc>(p.chunk * key_dim);
+    s.key_panels = arena.take<Acc>(padded_chunk * p.key_dim);
+    s.value_panels = arena.take<Acc>(padded_chunk * p.value_dim);
+    s.d_entering_key = arena.take<Acc>(p.chunk * key_dim);
+    s.d_entering_value = arena.take<Acc>(p.chunk * p.value_dim);
+    s.end_pairs_turned = arena.take<Acc>(p.slots * padded_chunk);
+    s.end_start = arena.take<Acc>(p.slots);
+    s.d_slot_keys = arena.take<Acc>(p.slots * key_dim);
+    s.d_slot_values = arena.take<Acc>(p.slots * p.value_dim);
+    s.d_slot_mass = arena.take<Acc>(p.slots);
+    s.band = BandScratch<Acc>::take(arena, plan);
     ChunkPlan steps = p;
     steps.chunk = plan.step;
-    s.update = UpdateScratch<Acc>::take(cursor, steps);
+    s.update = UpdateScratch<Acc>::take(arena, steps);
     return s;
   }
 };

@@ -32,6 +32,8 @@ class PackedBand {
   Index column(std::int64_t position) const noexcept {
     return static_cast<Index>(position - start_);
   }
+  /// Position of a column.
+  std::int64_t position(Index column) const noexcept { return start_ + column; }
   /// Whether it has been given its memory.
   bool is_open() const noexcept { return plan_ != nullptr; }
   /// One past the newest position.
@@ -49,7 +51,12 @@ class PackedBand {
     for (Index i = 0; i < count; ++i)
       cpu::pack_row<T>(value_at(i), value_dim, values_ + (at + i) * plan_->value_dim);
     end_ += count;
+    if (!cpu::all_finite(values_ + at * plan_->value_dim, count * plan_->value_dim))
+      unfinite_end_ = end_;
   }
+  /// Whether the values from a position on are known to be finite. A product with others needs
+  /// care: 0 times infinity is NaN, also where the 0 stands for what a query does not see.
+  bool is_finite_from(std::int64_t position) const noexcept { return position >= unfinite_end_; }
   /// Makes room for `count` more positions: moves what the window still needs to the front, in
   /// whole panels, if the band is full.
   void make_room(Index count) noexcept {
@@ -77,8 +84,9 @@ class PackedBand {
   const ChunkPlan* plan_ = nullptr;
   Acc* keys_ = nullptr;
   Acc* values_ = nullptr;
-  std::int64_t start_ = 0;  // position of the first column
-  std::int64_t end_ = 0;    // one past the newest position
+  std::int64_t start_ = 0;         // position of the first column
+  std::int64_t end_ = 0;           // one past the newest position
+  std::int64_t unfinite_end_ = 0;  // values from here on are finite
 };
 
 }  // namespace detail

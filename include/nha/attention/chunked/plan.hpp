@@ -115,23 +115,23 @@ struct ReadScratch {
   Acc* inverse_mass;           // [chunk, slots]
   Acc* log_mass;               // [chunk, slots]
 
-  static ReadScratch take(Arena& cursor, const ChunkPlan& p) noexcept {
+  static ReadScratch take(Arena& arena, const ChunkPlan& p) noexcept {
     ReadScratch s;
     const Index key_stride = padded(p.key_dim);
-    s.q_slot = cursor.take<Acc>(p.rows() * key_stride);
-    s.q_window = cursor.take<Acc>(p.rows() * key_stride);
-    s.scores = cursor.take<Acc>(p.rows() * p.row_stride());
-    s.pairs = cursor.take<Acc>(p.rows() * padded(p.chunk));
-    s.output = cursor.take<Acc>(p.rows() * p.value_dim);
-    s.share = cursor.take<Acc>(p.rows());
-    s.factor = cursor.take<Acc>(p.rows());
-    s.softmax = cursor.take<SoftmaxState<Acc>>(p.rows());
-    s.band_keys = cursor.take<Acc>(p.window > 0 ? p.band * p.key_dim : 0);
-    s.band_values = cursor.take<Acc>(p.band * p.value_dim);
-    s.entering_panels = cursor.take<Acc>(padded(p.chunk) * p.key_dim);
-    s.mass = cursor.take<Acc>(p.chunk * p.slots);
-    s.inverse_mass = cursor.take<Acc>(p.chunk * p.slots);
-    s.log_mass = cursor.take<Acc>(p.chunk * p.slots);
+    s.q_slot = arena.take<Acc>(p.rows() * key_stride);
+    s.q_window = arena.take<Acc>(p.rows() * key_stride);
+    s.scores = arena.take<Acc>(p.rows() * p.row_stride());
+    s.pairs = arena.take<Acc>(p.rows() * padded(p.chunk));
+    s.output = arena.take<Acc>(p.rows() * p.value_dim);
+    s.share = arena.take<Acc>(p.rows());
+    s.factor = arena.take<Acc>(p.rows());
+    s.softmax = arena.take<SoftmaxState<Acc>>(p.rows());
+    s.band_keys = arena.take<Acc>(p.window > 0 ? p.band * p.key_dim : 0);
+    s.band_values = arena.take<Acc>(p.band * p.value_dim);
+    s.entering_panels = arena.take<Acc>(padded(p.chunk) * p.key_dim);
+    s.mass = arena.take<Acc>(p.chunk * p.slots);
+    s.inverse_mass = arena.take<Acc>(p.chunk * p.slots);
+    s.log_mass = arena.take<Acc>(p.chunk * p.slots);
     return s;
   }
 };
@@ -144,36 +144,13 @@ struct UpdateScratch {
   Acc* strength;         // [chunk, slots]: what is left of write at the chunk's end
   Acc* total;            // [slots]: product of the chunk's retentions
 
-  static UpdateScratch take(Arena& cursor, const ChunkPlan& p) noexcept {
+  static UpdateScratch take(Arena& arena, const ChunkPlan& p) noexcept {
     UpdateScratch s;
-    s.entering_keys = cursor.take<Acc>(p.chunk * padded(p.key_dim));
-    s.entering_values = cursor.take<Acc>(p.chunk * p.value_dim);
-    s.strength = cursor.take<Acc>(p.chunk * p.slots);
-    s.total = cursor.take<Acc>(p.slots);
+    s.entering_keys = arena.take<Acc>(p.chunk * padded(p.key_dim));
+    s.entering_values = arena.take<Acc>(p.chunk * p.value_dim);
+    s.strength = arena.take<Acc>(p.chunk * p.slots);
+    s.total = arena.take<Acc>(p.slots);
     return s;
-  }
-};
-
-/// The scratch memory of one worker.
-template <class Acc>
-struct ChunkScratch {
-  Acc* retention;  // [chunk, slots] of the entering tokens
-  Acc* write;      // [chunk, slots]
-  UpdateScratch<Acc> update;
-  ReadScratch<Acc> read;
-
-  static ChunkScratch take(Arena& cursor, const ChunkPlan& p) noexcept {
-    ChunkScratch s;
-    s.retention = cursor.take<Acc>(p.chunk * p.slots);
-    s.write = cursor.take<Acc>(p.chunk * p.slots);
-    s.update = UpdateScratch<Acc>::take(cursor, p);
-    s.read = ReadScratch<Acc>::take(cursor, p);
-    return s;
-  }
-  static std::size_t bytes(const ChunkPlan& plan) noexcept {
-    Arena cursor(nullptr);
-    take(cursor, plan);
-    return cursor.used();
   }
 };
 

@@ -3,19 +3,19 @@
 #pragma once
 
 #include <nha/attention/chunked/band.hpp>
+#include <nha/attention/chunked/chunk.hpp>
 #include <nha/attention/chunked/plan.hpp>
-#include <nha/attention/chunked/row_prefetcher.hpp>
+#include <nha/attention/chunked/seen_products.hpp>
+#include <nha/attention/fused_softmax.hpp>
 #include <nha/attention/head_call.hpp>
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
-#include <nha/core/options.hpp>
-#include <nha/core/softmax_state.hpp>
 #include <nha/cpu/decay.hpp>
 #include <nha/cpu/gemm.hpp>
 #include <nha/cpu/pack.hpp>
-#include <nha/cpu/softmax.hpp>
+#include <nha/cpu/row_prefetcher.hpp>
+#include <nha/memory/slot_memory.hpp>
 
 #include <algorithm>
 #include <cstdint>
@@ -29,12 +29,15 @@ template <class Arch, class Call>
 class ChunkReader {
   using T = typename Call::Scalar;
   using Acc = typename Call::Acc;
-  using SlotView = typename Call::SlotView;
-  using Outputs = typename Call::Outputs;
 
  public:
-  ChunkReader(const Call& call, const Outputs& outputs, const ReadScratch<Acc>& scratch) noexcept
-      : call_(call), out_(outputs), plan_(call.plan), s_(scratch) {}
+  ChunkReader(const ChunkedCall<Call>& call, const HeadOutputs<T>& outputs,
+              const ReadScratch<Acc>& scratch) noexcept
+      : call_(call),
+        out_(outputs),
+        plan_(call.plan),
+        s_(scratch),
+        softmax_{scratch.scores, plan_.row_stride(), call.slots(), scratch.softmax} {}
 
   /// Brings keys and values up to the end of a chunk into the band. Chunks must come in order, but
   /// some may be left out, as when others read them.
@@ -42,7 +45,7 @@ class ChunkReader {
     // The first column of a band is that of the oldest token the call's first query sees, or a
     // whole number of panels later: so that the columns of a chunk fall into the same panels
     // whoever reads it, and the sums are the same to the bit.
-    const std::int64_t oldest = std::max<std::int64_t>(0, call_.start - plan_.window);
+    const std::int64_t oldest = std::max<std::int64_t>(0, call_.begin - plan_.window);
     const std::int64_t needed = std::max<std::int64_t>(0, chunk.position - plan_.window);
     if (!band_.is_open() || band_.end() < needed)
       band_ = PackedBand<Acc>(plan_, s_.band_keys, s_.band_values,
@@ -54,7 +57,7 @@ class ChunkReader {
       band_.make_room(count);
       band_.template append<T>(
           count, [&](Index i) { return call_.window_key(from + i); },
-          [&](Index i) { return call_.value(from + i); }, call_.memory.slots.value_dim);
+          [&](Index i) { return call_.value(from + i); }, call_.value_dim());
     }
   }
   /// The values in the band from those of the tokens on that enter during the chunk loaded last.
@@ -65,63 +68,63 @@ class ChunkReader {
 
   /// Output, and lse and slot share where wanted, of the queries of the chunk loaded last, given
   /// the slots as of its start and the gates of the tokens that enter during it. `next` is the
-  /// chunk that comes after it, if any: its rows are asked for meanwhile.
-  void read(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates, const SlotView& slots,
-            const Chunk& next = {}) noexcept {
+  /// chunk that comes after it, if any: its rows are prefetched meanwhile.
+  void read(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates,
+            const SlotMemoryView<const Acc>& slots, const Chunk& next = {}) noexcept {
     chunk_ = chunk;
-    ask_for(next);
+    prefetch(next);
     slots_ = slots;
     written_ = call_.slots_are_written(chunk);
     entering_ = written_ ? gates : cpu::EnteringGates<Acc>{};
     pack_queries();
     if (written_) slot_logits();
-    if (call_.has_slots()) weigh_empty_slots();
+    if (call_.slots() > 0) apply_rule();
     attend();
     store_output();
   }
 
-  /// Asks for the rows of the chunk after the one read last that have not been asked for yet.
-  RowPrefetcher& next_rows() noexcept { return next_rows_; }
+  /// Prefetches what is left of the rows of the chunk after the one read last.
+  cpu::RowPrefetcher& next_rows() noexcept { return next_rows_; }
 
  private:
   Index rows() const noexcept { return chunk_.count * plan_.group; }
+  std::int64_t position(Index row) const noexcept { return chunk_.position + row / plan_.group; }
 
   /// Lists the rows of a chunk: those that will be read, by the update of the slots too, and those
   /// of the outputs.
-  void ask_for(const Chunk& next) noexcept {
+  void prefetch(const Chunk& next) noexcept {
     const bool with_slots = call_.slots_are_written(next);
     // The window's products alone have few tiles.
-    next_rows_ = RowPrefetcher(with_slots ? 1 : 3);
+    next_rows_ = cpu::RowPrefetcher(with_slots ? 1 : 3);
     if (next.count == 0) return;
-    const auto& in = call_.in;
     const std::int64_t first = next.position, end = next.end();
-    next_rows_.add(call_, in.v, first, end, 1);
+    const Index keys = call_.key_dim(), values = call_.value_dim();
+    call_.list_rows(next_rows_, call_.v, first, end, 1, values);
     if (plan_.window > 0) {
-      next_rows_.add(call_, in.k_window, first, end, 1);
-      next_rows_.add(call_, in.q_window, first, end, plan_.group);
+      call_.list_rows(next_rows_, call_.k_window, first, end, 1, keys);
+      call_.list_rows(next_rows_, call_.q_window, first, end, plan_.group, keys);
     }
     if (with_slots) {
-      next_rows_.add(call_, in.q_slot, first, end, plan_.group);
-      const std::int64_t entering = call_.entering(next, 0);
-      next_rows_.add(call_, in.k_slot, entering, entering + next.count, 1);
-      next_rows_.add(call_, in.log_gate, entering, entering + next.count, 1);
+      call_.list_rows(next_rows_, call_.q_slot, first, end, plan_.group, keys);
+      const std::int64_t entering = call_.entering(next, 0), last = entering + next.count;
+      call_.list_rows(next_rows_, call_.k_slot, entering, last, 1, keys);
+      call_.list_rows(next_rows_, call_.log_gate, entering, last, 1, call_.slots());
     }
-    next_rows_.add(call_, out_.o, first, end, plan_.group);
+    call_.list_rows(next_rows_, out_.o, first, end, plan_.group, values);
   }
 
   void pack_queries() noexcept {
     const Index stride = padded(plan_.key_dim);
     for (Index i = 0; i < chunk_.count; ++i)
       for (Index g = 0; g < plan_.group; ++g) {
-        const Index token = call_.token_of(chunk_.position + i);
-        const Index query_head = call_.head * plan_.group + g;
+        const Index token = call_.token(chunk_.position + i);
         const Index row = i * plan_.group + g;
         if (written_)
-          cpu::pack_scaled_row(&call_.in.q_slot(call_.span.row, token, query_head, 0),
-                               plan_.key_dim, call_.scale, s_.q_slot + row * stride);
+          cpu::pack_scaled_row(call_.q_slot.row(token, g), plan_.key_dim, call_.softmax_scale,
+                               s_.q_slot + row * stride);
         if (plan_.window > 0)
-          cpu::pack_scaled_row(&call_.in.q_window(call_.span.row, token, query_head, 0),
-                               plan_.key_dim, call_.scale, s_.q_window + row * stride);
+          cpu::pack_scaled_row(call_.q_window.row(token, g), plan_.key_dim, call_.softmax_scale,
+                               s_.q_window + row * stride);
       }
   }
 
@@ -136,36 +139,25 @@ class ChunkReader {
         plan_.key_dim, entering_.first, s_.entering_panels);
     cpu::gemm<Arch>(rows(), plan_.slots, plan_.key_dim, queries,
                     cpu::row_major<Acc>(slots_.key, plan_.slots), s_.scores, stride,
-                    cpu::StartAtZero(), next_rows_);
+                    cpu::StartAtZero(), &next_rows_);
     cpu::gemm<Arch>(
         rows(), padded(chunk_.count), plan_.key_dim, queries,
         cpu::RightOperand<Acc>{s_.entering_panels, plan_.key_dim * kRowPadding, kRowPadding},
-        s_.pairs, pair_stride, cpu::StartAtZero(), next_rows_);
+        s_.pairs, pair_stride, cpu::StartAtZero(), &next_rows_);
     cpu::decay_logits<Arch>(entering_, plan_.group, s_.pairs, pair_stride, s_.scores, stride);
-    if (call_.empty_slots == EmptySlots::mass_corrected) correct_by_mass();
+    if (!call_.rule.reads_means()) return;
+    cpu::decay_mass<Arch>(entering_, slots_.mass, s_.mass, s_.inverse_mass, s_.log_mass);
+    for (Index row = 0; row < rows(); ++row)
+      softmax_.correct_logits(row, s_.inverse_mass + mass_at(row), s_.log_mass + mass_at(row));
   }
+  /// Where the terms of the masses that a row sees begin.
+  Index mass_at(Index row) const noexcept { return row / plan_.group * plan_.slots; }
 
-  /// What the rule for empty slots does to the logits; padding never takes part.
-  void weigh_empty_slots() noexcept {
+  /// What the rule for empty slots does to the logits.
+  void apply_rule() noexcept {
     for (Index row = 0; row < rows(); ++row) {
-      Acc* logits = s_.scores + row * plan_.row_stride();
-      if (!written_) std::fill_n(logits, Index{slots_.slots}, Acc{0});
-      const bool written =
-          call_.initial_slots || chunk_.position + row / plan_.group >= plan_.slot_delay;
-      const bool take_part = written || call_.empty_slots == EmptySlots::participate;
-      std::fill(logits + (take_part ? Index{slots_.slots} : 0), logits + plan_.slots,
-                -kInfinity<Acc>);
-    }
-  }
-
-  /// Slots as weighted means: logit / mass + log(mass), and none where the mass is 0.
-  void correct_by_mass() noexcept {
-    cpu::decay_mass(entering_, slots_.mass, s_.mass, s_.inverse_mass, s_.log_mass);
-    for (Index row = 0; row < rows(); ++row) {
-      Acc* logits = s_.scores + row * plan_.row_stride();
-      const Index at = row / plan_.group * plan_.slots;
-      for (Index m = 0; m < plan_.slots; ++m)
-        logits[m] = logits[m] * s_.inverse_mass[at + m] + s_.log_mass[at + m];
+      if (!written_) std::fill_n(softmax_.slot_scores(row), call_.slots(), Acc{0});
+      softmax_.hide_slots(row, call_.slots_take_part(position(row)));
     }
   }
 
@@ -179,14 +171,12 @@ class ChunkReader {
   };
 
   void attend() noexcept {
-    std::fill_n(s_.softmax, rows(), SoftmaxState<Acc>{});
     // The band reaches from the oldest token that the chunk's first query sees or that enters
     // during the chunk, to the chunk's last token.
-    const Columns entering{band_.column(chunk_.position - plan_.slot_delay + entering_.first),
-                           band_.column(chunk_.position - plan_.slot_delay + chunk_.count)};
+    const Columns entering{band_.column(call_.entering(chunk_, entering_.first)),
+                           band_.column(call_.entering(chunk_, chunk_.count))};
     const bool any_entering = entering_.first < entering_.count;
-    Columns band{band_.column(std::max<std::int64_t>(chunk_.position - plan_.window + 1, 0)),
-                 band_.column(chunk_.position + chunk_.count)};
+    Columns band{band_.column(call_.oldest_visible(chunk_.position)), band_.column(chunk_.end())};
     if (plan_.window == 0) band.first = band.last;
     if (any_entering) {
       band.last = band.first < band.last ? band.last : entering.last;
@@ -211,44 +201,39 @@ class ChunkReader {
 
   /// Window scores of the queries against some columns, -infinity outside each query's window.
   void window_scores(Columns columns) noexcept {
-    const Index stride = plan_.row_stride();
-    Acc* scores = s_.scores + plan_.slots;
     if (plan_.window > 0)
       cpu::gemm<Arch>(rows(), columns.size(), plan_.key_dim,
                       cpu::Rows<Acc>{s_.q_window, padded(plan_.key_dim)}, band_.keys(columns.first),
-                      scores, stride, cpu::StartAtZero(), next_rows_);
+                      softmax_.window_scores(0), plan_.row_stride(), cpu::StartAtZero(),
+                      &next_rows_);
     for (Index row = 0; row < rows(); ++row) {
-      const std::int64_t position = chunk_.position + row / plan_.group;
-      const std::int64_t oldest = std::max<std::int64_t>(position - plan_.window + 1, 0);
-      const Index from = band_.column(oldest) - columns.first;
-      const Index to = band_.column(position + 1) - columns.first;
-      Acc* at = scores + row * stride;
-      const Index size = columns.size();
-      std::fill(at, at + std::clamp<Index>(from, 0, size), -kInfinity<Acc>);
-      std::fill(at + std::clamp<Index>(to, 0, size), at + size, -kInfinity<Acc>);
+      const Columns seen = visible(row);
+      softmax_.hide_columns(row, seen.first - columns.first, seen.last - columns.first,
+                            columns.size());
     }
+  }
+  /// The columns that a row sees through the window.
+  Columns visible(Index row) const noexcept {
+    return {band_.column(call_.oldest_visible(position(row))), band_.column(position(row) + 1)};
   }
 
   /// Slots and the block that holds the entering tokens' columns, from `entering` on.
   void first_block(Columns columns, Index entering) noexcept {
     const Index stride = plan_.row_stride();
     if (columns.size() > 0) window_scores(columns);
-    cpu::online_softmax_update<Arch>(rows(), s_.softmax, s_.scores, stride,
-                                     plan_.slots + columns.size(), static_cast<Acc*>(nullptr));
-    for (Index row = 0; row < rows(); ++row)
-      s_.share[row] = cpu::sum_row<Arch>(s_.scores + row * stride, plan_.slots);
+    softmax_.weigh(rows(), columns.size());
+    for (Index row = 0; row < rows(); ++row) s_.share[row] = softmax_.weight_on_slots(row);
     if (written_) {
-      if (call_.empty_slots == EmptySlots::mass_corrected)
+      if (call_.rule.reads_means())
         for (Index row = 0; row < rows(); ++row)
-          for (Index m = 0; m < plan_.slots; ++m)
-            s_.scores[row * stride + m] *= s_.inverse_mass[row / plan_.group * plan_.slots + m];
+          softmax_.correct_weights(row, s_.inverse_mass + mass_at(row));
       // Column `entering` is that of the first entering token, row entering_.first of the gates.
-      cpu::decay_weights<Arch>(entering_, plan_.group, s_.scores, stride,
-                               s_.scores + plan_.slots + entering - columns.first - entering_.first,
-                               stride);
-      cpu::gemm<Arch>(rows(), plan_.value_dim, slots_.slots, cpu::Rows<Acc>{s_.scores, stride},
+      cpu::decay_weights<Arch>(
+          entering_, plan_.group, s_.scores, stride,
+          softmax_.window_scores(0) + entering - columns.first - entering_.first, stride);
+      cpu::gemm<Arch>(rows(), plan_.value_dim, call_.slots(), cpu::Rows<Acc>{s_.scores, stride},
                       cpu::row_major<Acc>(slots_.value, plan_.value_dim), s_.output,
-                      plan_.value_dim, cpu::StartAtZero(), next_rows_);
+                      plan_.value_dim, cpu::StartAtZero(), &next_rows_);
     } else {
       std::fill_n(s_.output, rows() * plan_.value_dim, Acc{0});
     }
@@ -258,47 +243,58 @@ class ChunkReader {
   /// A further block of a long window.
   void next_block(Columns columns) noexcept {
     window_scores(columns);
-    cpu::online_softmax_update<Arch>(rows(), s_.softmax, s_.scores + plan_.slots,
-                                     plan_.row_stride(), columns.size(), s_.factor);
+    softmax_.weigh_further(rows(), columns.size(), s_.factor);
     for (Index row = 0; row < rows(); ++row) s_.share[row] *= s_.factor[row];
     add_values(columns, cpu::ScaleRows<Acc>{s_.factor, s_.output, plan_.value_dim});
   }
 
   /// output <- start(output) + weights * values of some columns; columns past the newest token hold
   /// nothing and are left out.
-  template <class Start>
-  void add_values(Columns columns, const Start& start) noexcept {
-    const Index used = std::min(columns.last, band_.size());
-    cpu::gemm<Arch>(rows(), plan_.value_dim, used - columns.first,
-                    cpu::Rows<Acc>{s_.scores + plan_.slots, plan_.row_stride()},
-                    band_.values(columns.first), s_.output, plan_.value_dim, start, next_rows_);
+  void add_values(Columns columns, const cpu::Start<Acc>& start) noexcept {
+    const Index used = std::min(columns.last, band_.size()) - columns.first;
+    const Index depth = band_.is_finite_from(band_.position(columns.first)) ? used : Index{0};
+    cpu::gemm<Arch>(rows(), plan_.value_dim, depth,
+                    cpu::Rows<Acc>{softmax_.window_scores(0), plan_.row_stride()},
+                    band_.values(columns.first), s_.output, plan_.value_dim, start, &next_rows_);
+    if (depth == used) return;
+    add_seen<Acc>(rows(), used, {softmax_.window_scores(0), plan_.row_stride()},
+                  {band_.values(columns.first).data, plan_.value_dim}, plan_.value_dim,
+                  {s_.output, plan_.value_dim},
+                  [&](Index row, Index column) { return sees(row, columns.first + column); });
+  }
+  /// Whether a row's output has a part of a column's value: through the window, or through the
+  /// slots once its token has entered.
+  bool sees(Index row, Index column) const noexcept {
+    const Columns seen = visible(row);
+    const Index first = band_.column(call_.entering(chunk_, entering_.first));
+    const Index last = band_.column(call_.entering(position(row)));
+    return (plan_.window > 0 && column >= seen.first && column < seen.last) ||
+           (entering_.first < entering_.count && column >= first && column <= last);
   }
 
   void store_output() noexcept {
     for (Index row = 0; row < rows(); ++row) {
-      const Index token = call_.token_of(chunk_.position + row / plan_.group);
-      const Index query_head = call_.head * plan_.group + row % plan_.group;
+      const Index token = call_.token(position(row)), g = row % plan_.group;
       const Acc normalizer = s_.softmax[row].normalizer();
       const Acc* output = s_.output + row * plan_.value_dim;
-      T* o = &out_.o(call_.span.row, token, query_head, 0);
-      for (Index d = 0; d < slots_.value_dim; ++d) o[d] = static_cast<T>(output[d] * normalizer);
-      if (out_.lse.data() != nullptr)
-        out_.lse(call_.span.row, token, query_head) = s_.softmax[row].lse();
-      if (out_.slot_share.data() != nullptr)
-        out_.slot_share(call_.span.row, token, query_head) = s_.share[row] * normalizer;
+      T* o = out_.o.row(token, g);
+      for (Index d = 0; d < call_.value_dim(); ++d) o[d] = static_cast<T>(output[d] * normalizer);
+      if (out_.lse) *out_.lse.row(token, g) = s_.softmax[row].lse();
+      if (out_.slot_share) *out_.slot_share.row(token, g) = s_.share[row] * normalizer;
     }
   }
 
-  const Call& call_;
-  const Outputs& out_;
+  const ChunkedCall<Call>& call_;
+  const HeadOutputs<T> out_;
   const ChunkPlan& plan_;
   ReadScratch<Acc> s_;
+  FusedSoftmaxView<Acc, Arch> softmax_;
   PackedBand<Acc> band_;
-  RowPrefetcher next_rows_;
+  cpu::RowPrefetcher next_rows_;
 
   // The chunk that is being read.
   Chunk chunk_;
-  SlotView slots_;
+  SlotMemoryView<const Acc> slots_;
   bool written_ = false;
   cpu::EnteringGates<Acc> entering_ = {};
 };

@@ -15,6 +15,7 @@
 #include <nha/attention/head_call.hpp>
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/empty_slot_rule.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
 #include <nha/cpu/decay.hpp>

@@ -2,16 +2,16 @@
 // ChunkUpdate: how the tokens of a chunk enter the slots, by two matrix products.
 #pragma once
 
+#include <nha/attention/chunked/chunk.hpp>
 #include <nha/attention/chunked/plan.hpp>
-#include <nha/attention/chunked/row_prefetcher.hpp>
-#include <nha/attention/head_call.hpp>
 #include <nha/config.hpp>
-#include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/decay.hpp>
 #include <nha/cpu/gemm.hpp>
 #include <nha/cpu/pack.hpp>
+#include <nha/cpu/row_prefetcher.hpp>
+#include <nha/memory/slot_memory.hpp>
 
 #include <cstdint>
 
@@ -26,18 +26,15 @@ class ChunkUpdate {
   using Acc = typename Call::Acc;
 
  public:
-  using SlotView = typename Call::SlotView;
-
-  ChunkUpdate(const Call& call, const UpdateScratch<Acc>& scratch) noexcept
+  ChunkUpdate(const ChunkedCall<Call>& call, const UpdateScratch<Acc>& scratch) noexcept
       : call_(call), s_(scratch) {}
 
   /// Slots and mass after the chunk, `to`, of those before it, `from`, which may be the same. Row i
-  /// of `values` is that of the first entering token plus i, [., value_dim] of the plan. aside() is
-  /// called between the tiles of the products.
-  template <class Aside = cpu::NothingAside>
+  /// of `values` is that of the first entering token plus i, [., value_dim] of the plan. What the
+  /// chunk does is `to` = total() . `from` + what its tokens add.
   void run(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates,
-           const cpu::RightOperand<Acc>& values, const SlotView& from, const SlotView& to,
-           Aside&& aside = {}) const noexcept {
+           const cpu::RightOperand<Acc>& values, const SlotMemoryView<const Acc>& from,
+           const SlotMemoryView<Acc>& to, cpu::RowPrefetcher* prefetcher = nullptr) const noexcept {
     const ChunkPlan& plan = call_.plan;
     const Index depth = gates.count - gates.first;
     if (depth == 0) {
@@ -54,11 +51,11 @@ class ChunkUpdate {
     cpu::gemm<Arch>(plan.key_dim, plan.slots, depth,
                     cpu::Transposed<Acc>{s_.entering_keys, key_stride},
                     cpu::row_major(strength, plan.slots), to.key, to.key_stride(),
-                    cpu::ScaleColumns<Acc>{s_.total, from.key, from.key_stride()}, aside);
+                    cpu::ScaleColumns<Acc>{s_.total, from.key, from.key_stride()}, prefetcher);
     // values [M, Dv] <- total . values + strength^T [M, n] values [n, Dv]
-    cpu::gemm<Arch>(from.slots, plan.value_dim, depth, cpu::Transposed<Acc>{strength, plan.slots},
+    cpu::gemm<Arch>(from.count, plan.value_dim, depth, cpu::Transposed<Acc>{strength, plan.slots},
                     values, to.value, to.value_stride(),
-                    cpu::ScaleRows<Acc>{s_.total, from.value, from.value_stride()}, aside);
+                    cpu::ScaleRows<Acc>{s_.total, from.value, from.value_stride()}, prefetcher);
     const Acc* mass = from.mass;
     for (Index i = gates.first; i < gates.count; ++i, mass = to.mass)
       for (Index m = 0; m < plan.slots; ++m)
@@ -66,14 +63,18 @@ class ChunkUpdate {
                                   gates.write[i * plan.slots + m]);
   }
 
+  /// What the chunk of the last run() leaves of each slot: the product of its retentions,
+  /// [plan.slots].
+  const Acc* total() const noexcept { return s_.total; }
+
   /// The rows that moving on by as many tokens after a chunk will read.
-  RowPrefetcher rows_after(const Chunk& chunk) const noexcept {
+  cpu::RowPrefetcher rows_after(const Chunk& chunk) const noexcept {
     // Three rows of each token, and a few tokens to each tile.
-    RowPrefetcher rows(3);
-    const std::int64_t next = call_.entering(chunk, chunk.count);
-    rows.add(call_, call_.in.k_slot, next, next + chunk.count, 1);
-    rows.add(call_, call_.in.log_gate, next, next + chunk.count, 1);
-    rows.add(call_, call_.in.v, next, next + chunk.count, 1);
+    cpu::RowPrefetcher rows(3);
+    const std::int64_t next = call_.entering(chunk, chunk.count), end = next + chunk.count;
+    call_.list_rows(rows, call_.k_slot, next, end, 1, call_.key_dim());
+    call_.list_rows(rows, call_.log_gate, next, end, 1, call_.slots());
+    call_.list_rows(rows, call_.v, next, end, 1, call_.value_dim());
     return rows;
   }
 
@@ -82,13 +83,13 @@ class ChunkUpdate {
     const Index first = call_.first_entering(chunk);
     const Index stride = call_.plan.value_dim;
     for (Index i = first; i < chunk.count; ++i)
-      cpu::pack_row<T>(call_.value(call_.entering(chunk, i)), call_.memory.slots.value_dim,
+      cpu::pack_row<T>(call_.value(call_.entering(chunk, i)), call_.value_dim(),
                        s_.entering_values + (i - first) * stride);
     return cpu::row_major<Acc>(s_.entering_values, stride);
   }
 
  private:
-  const Call& call_;
+  const ChunkedCall<Call>& call_;
   UpdateScratch<Acc> s_;
 };
 

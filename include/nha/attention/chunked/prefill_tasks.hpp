@@ -1,46 +1,31 @@
 // SPDX-License-Identifier: MIT
-// How a prefill is computed and cut into tasks for an executor.
+// PrefillTasks: how a prefill is cut into tasks for an executor, and the memory that it needs.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
 #include <nha/attention/chunked/pipeline.hpp>
 #include <nha/attention/chunked/plan.hpp>
-#include <nha/attention/chunked/run.hpp>
+#include <nha/attention/chunked/prefill_head.hpp>
+#include <nha/attention/chunked/working_slots.hpp>
 #include <nha/attention/head_call.hpp>
-#include <nha/attention/recurrent.hpp>
+#include <nha/attention/prefill_options.hpp>
+#include <nha/attention/step.hpp>
 #include <nha/config.hpp>
 #include <nha/core/arena.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/float_mode.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
-#include <nha/memory/state.hpp>
+#include <nha/memory/state_base.hpp>
 
 #include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <memory>
 #include <type_traits>
+#include <utility>
 
 NHA_ISA_NAMESPACE_BEGIN
-
-/// How to compute; the result is the same within rounding.
-enum class PrefillAlgorithm {
-  /// The fastest for the number of tokens.
-  automatic,
-  /// reference(): the definition, for comparison. Allocates.
-  reference,
-  /// Token by token, as step().
-  recurrent,
-  /// Chunks of tokens, by matrix products.
-  chunked,
-};
-
-/// How prefill() computes.
-struct PrefillOptions {
-  PrefillAlgorithm algorithm = PrefillAlgorithm::automatic;
-  /// Tokens to a chunk of the chunked algorithm; 0 picks the number.
-  Index chunk = 0;
-};
 
 namespace detail {
 
@@ -53,30 +38,30 @@ inline bool takes_chunks(PrefillAlgorithm algorithm, Index tokens) noexcept {
 
 /// Bytes of workspace for calls with at most `tokens` tokens of a sequence that has seen at most
 /// `past`, whichever head and algorithm a worker gets.
-template <class Arch, class Call>
+template <class Arch, class T, class SlotScalar>
 struct PrefillBytes {
-  using Shared = ChunkPipeline<Arch, Call>;
+  using Pipeline = ChunkPipeline<Arch, T, SlotScalar>;
 
   std::size_t of_worker;
   Index workers;
   std::size_t of_shared = 0;  // bytes for a head that several workers work on
   Index most_shared = 0;      // how many heads may be such
 
-  PrefillBytes(const typename Call::State& state, Index query_heads, Index tokens,
+  PrefillBytes(const AttentionStateBase<T, SlotScalar>& state, Index query_heads, Index tokens,
                std::int64_t past, const PrefillOptions& options, Index worker_count)
-      : of_worker(recurrent_bytes(state, query_heads)), workers(worker_count) {
+      : of_worker(step_bytes(state, query_heads)), workers(worker_count) {
     if (!takes_chunks(options.algorithm, tokens)) return;
     const AttentionShape& shape = state.shape();
-    const std::size_t of_slots = wide_slots_bytes<typename Call::State::SlotType>(shape);
+    const std::size_t of_slots = working_slots_bytes<SlotScalar>(shape);
     const bool shares = enough_to_share(tokens, workers);
-    of_shared = sizeof(Shared) + of_slots;
+    of_shared = sizeof(Pipeline) + of_slots;
     if (shares) most_shared = std::min(workers - 1, shape.batch * shape.kv_heads);
     for (Index head = 0; head < shape.kv_heads; ++head) {
       const ChunkPlan plan = chunk_plan(shape, head_options(state.options(), head),
                                         query_heads / shape.kv_heads, tokens, past, options.chunk);
-      of_worker =
-          std::max(of_worker, shares ? Shared::scratch_bytes(plan, shape) + of_slots
-                                     : ChunkScratch<typename Call::Acc>::bytes(plan) + of_slots);
+      const std::size_t of_chunks = shares ? Pipeline::scratch_bytes(plan, shape)
+                                           : ChunkScratch<accumulate_t<T>>::bytes(plan);
+      of_worker = std::max(of_worker, of_chunks + of_slots);
     }
   }
   std::size_t total() const noexcept {
@@ -86,17 +71,16 @@ struct PrefillBytes {
 };
 
 /// The tasks of one prefill. Most are a head each. Where that would leave workers idle, because
-/// there are few heads or one sequence is much longer than the others, some heads are shared: for
-/// those every worker has a task, and they come first.
-template <class Arch, class Call>
+/// there are few heads or one sequence is much longer than the others, some heads are shared: every
+/// worker has a task for those, and they come first.
+template <class Arch, class T, class SlotScalar>
 class PrefillTasks {
-  using Inputs = typename Call::Inputs;
-  using Outputs = typename Call::Outputs;
-  using State = typename Call::State;
-  using Shared = ChunkPipeline<Arch, Call>;
+  using State = AttentionStateBase<T, SlotScalar>;
+  using Pipeline = ChunkPipeline<Arch, T, SlotScalar>;
+  using Head = PrefillHead<Arch, T, SlotScalar>;
 
  public:
-  PrefillTasks(const Inputs& inputs, State& state, const Outputs& outputs,
+  PrefillTasks(const AttentionInputs<T>& inputs, State& state, const AttentionOutputs<T>& outputs,
                const PrefillOptions& options, Index workers)
       : in_(inputs),
         state_(state),
@@ -134,16 +118,26 @@ class PrefillTasks {
     const Index i = task - shared_tasks();
     if (is_shared(i)) return;
     if (takes_chunks(options_.algorithm, tokens_of(i))) {
-      Arena cursor(scratch);
-      const Call of_head = call(i, cursor);
-      run_chunks<Arch>(of_head, state_, out_, scratch + cursor.used());
+      Arena arena(scratch);
+      const Head chunks = prefill_head(i, arena);
+      chunks.run(scratch + arena.used());
     } else {
-      recurrent_head<Arch>(in_, state_, out_, scratch, sequence(i), head(i)).run();
+      step_head<Arch>(call(i), state_, sequence(i), head(i), outputs(i), scratch);
+    }
+  }
+
+  /// Moves the sequences on, when all tasks have ended.
+  void finish() noexcept {
+    for (Index n = 0; n < state_.shape().batch; ++n) {
+      const Index count = sequence_span(in_, n).count;
+      StateAccess::advance(state_, n, count);
+      if (count > 0 && takes_chunks(options_.algorithm, count))
+        StateAccess::keep_prefill_end(state_, n);
     }
   }
 
  private:
-  static Index longest(const Inputs& inputs, const State& state) noexcept {
+  static Index longest(const AttentionInputs<T>& inputs, const State& state) noexcept {
     Index tokens = 0;
     for (Index n = 0; n < state.shape().batch; ++n)
       tokens = std::max(tokens, sequence_span(inputs, n).count);
@@ -157,13 +151,18 @@ class PrefillTasks {
 
   Index sequence(Index i) const noexcept { return i / state_.shape().kv_heads; }
   Index head(Index i) const noexcept { return i % state_.shape().kv_heads; }
+  Index group() const noexcept { return out_.o.extent(2) / state_.shape().kv_heads; }
   Index tokens_of(Index i) const noexcept { return sequence_span(in_, sequence(i)).count; }
-  Call call(Index i, Arena& cursor) const noexcept {
-    const AttentionShape& shape = state_.shape();
-    const ChunkPlan plan =
-        chunk_plan(shape, head_options(state_.options(), head(i)),
-                   out_.o.extent(2) / shape.kv_heads, tokens_, past_, options_.chunk);
-    return {in_, state_, plan, sequence(i), head(i), cursor};
+  HeadCall<T, SlotScalar> call(Index i) const noexcept {
+    return head_call(in_, std::as_const(state_), out_.o.extent(2), sequence(i), head(i));
+  }
+  HeadOutputs<T> outputs(Index i) const noexcept {
+    return head_outputs(in_, out_, group(), sequence(i), head(i));
+  }
+  Head prefill_head(Index i, Arena& arena) const noexcept {
+    const ChunkPlan plan = chunk_plan(state_.shape(), head_options(state_.options(), head(i)),
+                                      group(), tokens_, past_, options_.chunk);
+    return {call(i), plan, state_, sequence(i), head(i), outputs(i), arena};
   }
   /// About what a head takes, in columns of scores.
   double cost(Index i) const noexcept {
@@ -185,24 +184,24 @@ class PrefillTasks {
     return workspace_ + bytes_.of_worker * static_cast<std::size_t>(bytes_.workers) +
            bytes_.of_shared * static_cast<std::size_t>(index);
   }
-  Shared* shared(Index index) const noexcept {
-    return reinterpret_cast<Shared*>(shared_memory(index));
+  Pipeline* shared(Index index) const noexcept {
+    return reinterpret_cast<Pipeline*>(shared_memory(index));
   }
   void make_shared(Index i) noexcept {
-    static_assert(std::is_trivially_destructible_v<Shared> && sizeof(Shared) % kAlignment == 0);
-    Arena cursor(shared_memory(shared_count_) + sizeof(Shared));
-    std::construct_at(shared(shared_count_++), call(i, cursor), state_, out_, bytes_.workers);
+    static_assert(std::is_trivially_destructible_v<Pipeline> && sizeof(Pipeline) % kAlignment == 0);
+    Arena arena(shared_memory(shared_count_) + sizeof(Pipeline));
+    std::construct_at(shared(shared_count_++), prefill_head(i, arena), bytes_.workers);
   }
   Index shared_tasks() const noexcept { return shared_count_ > 0 ? bytes_.workers : 0; }
 
-  const Inputs& in_;
+  const AttentionInputs<T>& in_;
   State& state_;
-  const Outputs& out_;
+  const AttentionOutputs<T>& out_;
   PrefillOptions options_;
   Index heads_;  // of all sequences
   Index tokens_;
   std::int64_t past_;
-  PrefillBytes<Arch, Call> bytes_;
+  PrefillBytes<Arch, T, SlotScalar> bytes_;
   double total_cost_ = 0;
   double largest_cost_ = 0;
   std::byte* workspace_ = nullptr;

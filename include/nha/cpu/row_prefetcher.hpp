@@ -1,51 +1,45 @@
 // SPDX-License-Identifier: MIT
-// RowPrefetcher: asks for the rows of the next chunk while the products of this one run.
+// RowPrefetcher: prefetches the rows of the next chunk while the products of this one run.
 //
 // A chunk reads a few tokens of each tensor and goes on to the next: too little in one place for
-// the processor to see a stream. Its rows are asked for one at a time, between the tiles of the
-// products (gemm's `aside`): all at once, they would fill what a core can await and hold up the
-// products.
+// the processor to see a stream. Rows are prefetched one at a time, between the tiles of a product.
+// All at once they would fill what a core can await, and hold up the product.
 #pragma once
 
 #include <nha/config.hpp>
 #include <nha/core/index.hpp>
 
-#include <algorithm>
 #include <cstddef>
-#include <cstdint>
 
 NHA_ISA_NAMESPACE_BEGIN
 
-namespace detail {
+namespace cpu {
 
-/// Rows of a few tensors that will soon be read or written; a call asks for the next of them.
+/// Rows of a few tensors that will soon be read or written; each call prefetches the next of them.
 class RowPrefetcher {
  public:
   RowPrefetcher() = default;
-  /// @param rows_a_call how many rows each call asks for
+  /// @param rows_a_call how many rows each call prefetches
   explicit RowPrefetcher(int rows_a_call) noexcept : rows_a_call_(rows_a_call) {}
 
-  /// Adds one tensor, [., tokens, heads, numbers] or one that was left out, of the kMost there may
-  /// be: the call's tokens from position `first` to `end`, those before or after the call excepted,
-  /// and of each the `heads` heads that belong to the call's.
-  template <class Call, class View>
-  void add(const Call& call, const View& view, std::int64_t first, std::int64_t end,
-           Index heads) noexcept {
-    first = std::max(first, call.start);
-    end = std::min(end, call.end);
-    if (view.data() == nullptr || first >= end) return;
-    constexpr auto kBytes = static_cast<Index>(sizeof(*view.data()));
-    const auto* row = &view(call.span.row, call.token_of(first), call.head * heads, 0);
-    rows_[count_++] = {.first = reinterpret_cast<const std::byte*>(row),
-                       .token_stride = view.stride(1) * kBytes,
-                       .head_stride = view.stride(2) * kBytes,
-                       .bytes = view.extent(3) * kBytes,
-                       .tokens = static_cast<Index>(end - first),
+  /// Adds one tensor's rows, of the kMost tensors there may be: those of `tokens` tokens from
+  /// `first` on, and of each token those of `heads` heads. A row has `numbers` numbers; strides are
+  /// in numbers. A null tensor, or one without tokens, adds nothing.
+  template <class T>
+  void add(const T* first, Index tokens, Index token_stride, Index heads, Index head_stride,
+           Index numbers) noexcept {
+    if (first == nullptr || tokens <= 0 || heads <= 0 || numbers <= 0) return;
+    constexpr auto kBytes = static_cast<Index>(sizeof(T));
+    rows_[count_++] = {.first = reinterpret_cast<const std::byte*>(first),
+                       .token_stride = token_stride * kBytes,
+                       .head_stride = head_stride * kBytes,
+                       .bytes = numbers * kBytes,
+                       .tokens = tokens,
                        .heads = heads};
     if (tokens_left_ == 0) open();
   }
 
-  /// Asks for the next rows, if any are left.
+  /// Prefetches the next rows, if any are left.
   NHA_INLINE void operator()() noexcept {
     for (int i = 0; i < rows_a_call_; ++i)
       take_row([](const std::byte* row, Index bytes) NHA_INLINE_LAMBDA {
@@ -104,6 +98,6 @@ class RowPrefetcher {
   Index heads_left_ = 0;
 };
 
-}  // namespace detail
+}  // namespace cpu
 
 NHA_ISA_NAMESPACE_END
