@@ -110,5 +110,7 @@
 
 #define NHA_INLINE inline __attribute__((always_inline))
 #define NHA_NOINLINE __attribute__((noinline))
+// Before a loop with few, known rounds: it becomes straight code.
+#define NHA_UNROLL _Pragma("GCC unroll 16")
 // After the parameters of a lambda: it is inlined where it is called.
 #define NHA_INLINE_LAMBDA __attribute__((always_inline))

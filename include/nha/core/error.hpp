@@ -8,6 +8,8 @@
 
 #include <nha/config.hpp>
 
+#include <cstddef>
+#include <cstdint>
 #include <cstdio>
 #include <cstdlib>
 #include <stdexcept>
@@ -35,32 +37,69 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-template <class T>
-concept Arithmetic = std::is_arithmetic_v<T>;
-
-inline void append(std::string& out, std::string_view text) {
-  out += text;
-}
-inline void append(std::string& out, const char* text) {
-  out += text;
-}
-template <Arithmetic Number>
-void append(std::string& out, Number value) {
-  if constexpr (std::is_floating_point_v<Number>) {
-    char buffer[40];
-    std::snprintf(buffer, sizeof buffer, "%g", static_cast<double>(value));
-    out += buffer;
-  } else {
-    out += std::to_string(value);
+/// A piece of a message: text or a number. Which is known at run time, so that all messages are put
+/// together by one function.
+class MessagePart {
+ public:
+  MessagePart(std::string_view text) noexcept : kind_(Kind::text), text_(text) {}
+  MessagePart(const char* text) noexcept : MessagePart(std::string_view(text)) {}
+  MessagePart(const std::string& text) noexcept : MessagePart(std::string_view(text)) {}
+  template <class Number>
+  requires std::is_arithmetic_v<Number> MessagePart(Number value)
+  noexcept {
+    if constexpr (std::is_floating_point_v<Number>) {
+      kind_ = Kind::real;
+      real_ = static_cast<double>(value);
+    } else if constexpr (std::is_signed_v<Number>) {
+      kind_ = Kind::whole;
+      whole_ = value;
+    } else {
+      kind_ = Kind::natural;
+      natural_ = value;
+    }
   }
-}
 
+  void append_to(std::string& out) const {
+    char buffer[40];
+    switch (kind_) {
+      case Kind::text:
+        out += text_;
+        break;
+      case Kind::whole:
+        out += std::to_string(whole_);
+        break;
+      case Kind::natural:
+        out += std::to_string(natural_);
+        break;
+      case Kind::real:
+        std::snprintf(buffer, sizeof buffer, "%g", real_);
+        out += buffer;
+        break;
+    }
+  }
+
+ private:
+  enum class Kind : std::uint8_t { text, whole, natural, real };
+
+  Kind kind_;
+  std::string_view text_ = {};
+  union {
+    std::int64_t whole_ = 0;
+    std::uint64_t natural_;
+    double real_;
+  };
+};
+
+NHA_NOINLINE inline std::string join(const MessagePart* parts, std::size_t count) {
+  std::string out;
+  for (std::size_t i = 0; i < count; ++i) parts[i].append_to(out);
+  return out;
+}
 /// Text and numbers joined into one message.
 template <class... Parts>
 std::string message(const Parts&... parts) {
-  std::string out;
-  (append(out, parts), ...);
-  return out;
+  const MessagePart list[] = {MessagePart(parts)...};
+  return join(list, sizeof...(parts));
 }
 
 template <class Error>
@@ -75,20 +114,29 @@ template <class Error>
 #endif
 }
 
+template <class Error>
+[[noreturn]] NHA_NOINLINE inline void raise(const MessagePart* parts, std::size_t count) {
+  raise<Error>(join(parts, count));
+}
+
 }  // namespace detail
 
 /// Raises ArgumentError with the given parts as its message unless `ok`.
 template <class... Parts>
 constexpr void check_argument(bool ok, const Parts&... parts) {
-  if (!ok) [[unlikely]]
-    detail::raise<ArgumentError>(detail::message(parts...));
+  if (!ok) [[unlikely]] {
+    const detail::MessagePart list[] = {detail::MessagePart(parts)...};
+    detail::raise<ArgumentError>(list, sizeof...(parts));
+  }
 }
 
 /// Raises FormatError with the given parts as its message unless `ok`.
 template <class... Parts>
 constexpr void check_format(bool ok, const Parts&... parts) {
-  if (!ok) [[unlikely]]
-    detail::raise<FormatError>(detail::message(parts...));
+  if (!ok) [[unlikely]] {
+    const detail::MessagePart list[] = {detail::MessagePart(parts)...};
+    detail::raise<FormatError>(list, sizeof...(parts));
+  }
 }
 
 NHA_ISA_NAMESPACE_END

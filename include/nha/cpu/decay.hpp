@@ -44,36 +44,37 @@ NHA_INLINE void decay_logits_tile(const EnteringGates<T>& gates, Index group, In
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
   V sum[Rows][Vectors];
-  simd::unroll<Rows>([&](auto r) NHA_INLINE_LAMBDA {
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+  NHA_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v)
       sum[r][v] = simd::load<V>(logits + (row + r) * logit_stride + slot + v * kLanes);
-    });
-  });
-  const auto absorb_token = [&](auto r, Index j, const V* retention, const V* write)
-                                NHA_INLINE_LAMBDA {
-                                  const V pair(pairs[(row + r) * pair_stride + j]);
-                                  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-                                    sum[r][v] = simd::fma(sum[r][v], retention[v], pair * write[v]);
-                                  });
-                                };
+  }
   // Row r belongs to token (row + r) / group and sees the entering tokens up to its own.
   const Index shared = row / group + 1;
   const Index last = (row + Rows - 1) / group + 1;
   for (Index j = gates.first; j < last; ++j) {
     V retention[Vectors], write[Vectors];
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
       retention[v] = simd::load<V>(gates.retention + j * gates.stride + slot + v * kLanes);
       write[v] = simd::load<V>(gates.write + j * gates.stride + slot + v * kLanes);
-    });
-    simd::unroll<Rows>([&](auto r) NHA_INLINE_LAMBDA {
-      if (j < shared || j <= (row + r) / group) absorb_token(r, j, retention, write);
-    });
+    }
+    NHA_UNROLL
+    for (int r = 0; r < Rows; ++r) {
+      if (j >= shared && j > (row + r) / group) continue;
+      const V pair(pairs[(row + r) * pair_stride + j]);
+      NHA_UNROLL
+      for (int v = 0; v < Vectors; ++v)
+        sum[r][v] = simd::fma(sum[r][v], retention[v], pair * write[v]);
+    }
   }
-  simd::unroll<Rows>([&](auto r) NHA_INLINE_LAMBDA {
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+  NHA_UNROLL
+  for (int r = 0; r < Rows; ++r) {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v)
       simd::store(logits + (row + r) * logit_stride + slot + v * kLanes, sum[r][v]);
-    });
-  });
+  }
 }
 
 }  // namespace detail
@@ -109,22 +110,21 @@ NHA_INLINE void decay_weights_tile(const EnteringGates<T>& gates, Index newest, 
                                    Index slot, T* weights, V* sum) noexcept {
   constexpr Index kLanes = simd::lanes<T, Arch>;
   V weight[Vectors];
-  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-    weight[v] = simd::load<V>(weights + slot + v * kLanes);
-  });
+  NHA_UNROLL
+  for (int v = 0; v < Vectors; ++v) weight[v] = simd::load<V>(weights + slot + v * kLanes);
   const T* retention = gates.retention + newest * gates.stride + slot;
   const T* write = gates.write + newest * gates.stride + slot;
   for (Index i = 0; i < count; ++i, retention -= gates.stride, write -= gates.stride) {
     V of_token = sum[i];
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
       of_token = simd::fma(weight[v], simd::load<V>(write + v * kLanes), of_token);
       weight[v] = weight[v] * simd::load<V>(retention + v * kLanes);
-    });
+    }
     sum[i] = of_token;
   }
-  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-    simd::store(weights + slot + v * kLanes, weight[v]);
-  });
+  NHA_UNROLL
+  for (int v = 0; v < Vectors; ++v) simd::store(weights + slot + v * kLanes, weight[v]);
 }
 
 /// decay_weights() for one row and `count` tokens from `newest` back, at most as many as a vector
@@ -137,9 +137,10 @@ NHA_INLINE void decay_weights_block(const EnteringGates<T>& gates, Index newest,
   constexpr int kNarrow = std::min(8, static_cast<int>(kRowPadding) / kLanes);
   constexpr int kWide = std::min(8, 4 * kNarrow);
   V sum[kLanes];
-  simd::unroll<kLanes>([&](auto i) NHA_INLINE_LAMBDA {
+  NHA_UNROLL
+  for (int i = 0; i < kLanes; ++i) {
     sum[i] = V(T{0});
-  });
+  }
   Index slot = 0;
   for (; slot + kWide * kLanes <= gates.stride; slot += kWide * kLanes)
     decay_weights_tile<Arch, kWide>(gates, newest, count, slot, weights, sum);

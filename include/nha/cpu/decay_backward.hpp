@@ -57,18 +57,19 @@ class DecayGradientsTile {
   /// Begins with the slots left at the chunk's end.
   NHA_INLINE void begin(const T* end_start, const T* end_pairs) noexcept {
     V weight[Vectors];
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
       weight[v] = V(T{1});
-    });
-    for (Index k = gates_.count - 1; k >= gates_.first; --k)
-      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-        const Index at = k * gates_.stride + slot_ + v * kLanes;
-        simd::store(d_write_ + at, V(weight[v] * simd::load<V>(end_pairs + at)));
-        weight[v] = weight[v] * simd::load<V>(gates_.retention + at);
-      });
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+    }
+    for (Index k = gates_.count - 1; k >= gates_.first; --k) NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      const Index at = k * gates_.stride + slot_ + v * kLanes;
+      simd::store(d_write_ + at, V(weight[v] * simd::load<V>(end_pairs + at)));
+      weight[v] = weight[v] * simd::load<V>(gates_.retention + at);
+    }
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v)
       of_start_[v] = weight[v] * simd::load<V>(end_start + slot_ + v * kLanes);
-    });
   }
 
   /// Adds a row of a token. The last row of each token completes its derivative by log retention.
@@ -78,47 +79,51 @@ class DecayGradientsTile {
     constexpr int kReadings = static_cast<int>(Readings);
     V weight[kReadings][Vectors], of_older[Vectors];
     const T* pairs[kReadings];
-    simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int r = 0; r < kReadings; ++r) {
       pairs[r] = readings[r].pairs + row * readings[r].pair_stride;
-      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+      NHA_UNROLL
+      for (int v = 0; v < Vectors; ++v)
         weight[r][v] = simd::load<V>(readings[r].weights + row * readings[r].weight_stride + slot_ +
                                      v * kLanes);
-      });
-    });
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+    }
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
       of_older[v] = V(T{0});
-    });
+    }
     const auto add_token = [&](Index k, auto is_older) NHA_INLINE_LAMBDA {
       V pair[kReadings];
-      simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
-        pair[r] = V(pairs[r][k]);
-      });
-      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+      NHA_UNROLL
+      for (int r = 0; r < kReadings; ++r) pair[r] = V(pairs[r][k]);
+      NHA_UNROLL
+      for (int v = 0; v < Vectors; ++v) {
         const Index at = k * gates_.stride + slot_ + v * kLanes;
         const V retention = simd::load<V>(gates_.retention + at);
         V d_write = simd::load<V>(d_write_ + at);
-        simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
+        NHA_UNROLL
+        for (int r = 0; r < kReadings; ++r) {
           d_write = simd::fma(weight[r][v], pair[r], d_write);
           weight[r][v] = weight[r][v] * retention;
-        });
+        }
         simd::store(d_write_ + at, d_write);
         if constexpr (decltype(is_older)::value)
           of_older[v] = simd::fma(simd::load<V>(gates_.write + at), d_write, of_older[v]);
-      });
+      }
     };
     add_token(token, std::false_type());
     for (Index k = token - 1; k >= gates_.first; --k) add_token(k, std::bool_constant<Last>());
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-      simd::unroll<kReadings>([&](auto r) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      NHA_UNROLL
+      for (int r = 0; r < kReadings; ++r)
         of_start_[v] = simd::fma(
             weight[r][v],
             simd::load<V>(readings[r].start + row * readings[r].start_stride + slot_ + v * kLanes),
             of_start_[v]);
-      });
       if constexpr (Last)
         simd::store(d_log_retention_ + token * gates_.stride + slot_ + v * kLanes,
                     V(of_older[v] + of_start_[v]));
-    });
+    }
   }
 
  private:

@@ -112,10 +112,10 @@ void score_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_
       Tile::load_columns(token->retention + slot, keep);
       Tile::load_columns(token->write + slot, add);
     }
-    for (auto& row : sum)
-      simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
-        row[v] = V(Acc{0});
-      });
+    for (auto& row : sum) NHA_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      row[v] = V(Acc{0});
+    }
     TileWriter<Arch, T, kVectors> writer(enters ? slots.key_dither(token->position, 0, 0) : 0,
                                          slot);
     // Copies, which stores to the slots cannot change.
@@ -130,20 +130,21 @@ void score_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_
       Tile::load(at, key);
       if constexpr (enters) {
         detail::fetch<kVectors * Tile::kLanes>(ahead, d * stride + slot);
-        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+        NHA_UNROLL
+        for (int v = 0; v < kVectors; ++v)
           key[v] = simd::fma(keep[v], key[v], add[v] * V(entering[d]));
-        });
         writer.store(at, key);
       }
-      simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
-        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+      NHA_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        NHA_UNROLL
+        for (int v = 0; v < kVectors; ++v)
           sum[r][v] = simd::fma(V(from[r * query_stride + d]), key[v], sum[r][v]);
-        });
-      });
+      }
     }
-    simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int r = 0; r < kRows; ++r)
       Tile::store_columns(logits.data + (first + r) * logits.stride + slot, sum[r]);
-    });
   };
   detail::for_decode_tiles<Acc, Arch>(
       queries, slots.key_stride(),
@@ -170,10 +171,10 @@ void read_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_t
     using Tile = StoredTile<Arch, T, kVectors>;
     V entering[kVectors], sum[kRows][kVectors];
     if constexpr (enters) Tile::load_columns(token->value + column, entering);
-    for (auto& row : sum)
-      simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
-        row[v] = V(Acc{0});
-      });
+    for (auto& row : sum) NHA_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
+      row[v] = V(Acc{0});
+    }
     TileWriter<Arch, T, kVectors> writer(enters ? slots.value_dither(token->position, 0, 0) : 0,
                                          column);
     const Acc* const retention = enters ? token->retention : nullptr;
@@ -187,20 +188,21 @@ void read_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_t
       V value[kVectors];
       Tile::load(at, value);
       if constexpr (enters) {
-        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+        NHA_UNROLL
+        for (int v = 0; v < kVectors; ++v)
           value[v] = simd::fma(V(retention[m]), value[v], V(write[m]) * entering[v]);
-        });
         writer.store(at, value);
       }
-      simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
-        simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+      NHA_UNROLL
+      for (int r = 0; r < kRows; ++r) {
+        NHA_UNROLL
+        for (int v = 0; v < kVectors; ++v)
           sum[r][v] = simd::fma(V(from[r * weight_stride + m]), value[v], sum[r][v]);
-        });
-      });
+      }
     }
-    simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int r = 0; r < kRows; ++r)
       Tile::store_columns(output.data + (first + r) * output.stride + column, sum[r]);
-    });
   };
   detail::for_decode_tiles<Acc, Arch>(queries, slots.value_stride(),
                                       [&](auto rows, auto vectors, Index first, Index column)
@@ -228,15 +230,17 @@ void score_window(const SlidingWindowView<T>& window, std::int64_t oldest, Index
       detail::fetch<1>(ahead, key - window.key + i);
     for (Index g = 0; g < queries; ++g) {
       V sum[kLanes];
-      simd::unroll<kLanes>([&](auto r) NHA_INLINE_LAMBDA {
+      NHA_UNROLL
+      for (int r = 0; r < kLanes; ++r) {
         sum[r] = V(Acc{0});
-      });
+      }
       for (Index d = 0; d < stride; d += kLanes) {
         const V q = simd::load<V>(query.data + g * query.stride + d);
-        simd::unroll<kLanes>([&](auto r) NHA_INLINE_LAMBDA {
+        NHA_UNROLL
+        for (int r = 0; r < kLanes; ++r) {
           const Index row = std::min<Index>(r, count - 1);  // rows past the last repeat it
           sum[r] = simd::fma(q, simd::load_wide<V>(key + row * stride + d), sum[r]);
-        });
+        }
       }
       const V sums = simd::reduce_add_each(sum);
       Acc* to = logits.data + g * logits.stride + index;
@@ -275,21 +279,20 @@ void read_window(const SlidingWindowView<T>& window, std::int64_t oldest, Index 
           const Acc* from = weights.data + first * weights.stride + index;
           using Tile = StoredTile<Arch, T, kVectors>;
           V sum[kRows][kVectors];
-          simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
-            Tile::load_columns(to + r * output.stride, sum[r]);
-          });
+          NHA_UNROLL
+          for (int r = 0; r < kRows; ++r) Tile::load_columns(to + r * output.stride, sum[r]);
           for (Index i = 0; i < count; ++i) {
             V at[kVectors];
             Tile::load(value + i * stride + column, at);
-            simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
-              simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+            NHA_UNROLL
+            for (int r = 0; r < kRows; ++r) {
+              NHA_UNROLL
+              for (int v = 0; v < kVectors; ++v)
                 sum[r][v] = simd::fma(V(from[r * weights.stride + i]), at[v], sum[r][v]);
-              });
-            });
+            }
           }
-          simd::unroll<kRows>([&](auto r) NHA_INLINE_LAMBDA {
-            Tile::store_columns(to + r * output.stride, sum[r]);
-          });
+          NHA_UNROLL
+          for (int r = 0; r < kRows; ++r) Tile::store_columns(to + r * output.stride, sum[r]);
         });
   });
 }

@@ -64,9 +64,8 @@ NHA_INLINE void reduce_exp(const V& x, V& power, V& t) noexcept {
   const V r = simd::fma(n, V(-C::kLn2Low), simd::fma(n, V(-C::kLn2High), x));
   constexpr int kTerms = static_cast<int>(sizeof C::kPolynomial / sizeof(T));
   V sum(C::kPolynomial[kTerms - 1]);
-  simd::unroll<kTerms - 1>([&](auto i) NHA_INLINE_LAMBDA {
-    sum = simd::fma(sum, r, V(C::kPolynomial[kTerms - 2 - i]));
-  });
+  NHA_UNROLL
+  for (int i = 0; i < kTerms - 1; ++i) sum = simd::fma(sum, r, V(C::kPolynomial[kTerms - 2 - i]));
   t = simd::fma(sum, r * r, r);
   const auto bits = simd::bits_of<typename C::Bits>(shifted);
   power = simd::bits_of<T>((bits + decltype(bits)(C::kBias)) << C::kFractionBits);

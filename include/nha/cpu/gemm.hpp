@@ -96,29 +96,35 @@ class Start {
   NHA_INLINE void load(const T* c, Index c_stride, Index row, Index column,
                        V (&sum)[Height][Vectors]) const noexcept {
     constexpr auto kLanes = static_cast<Index>(sizeof(V) / sizeof(T));
-    const auto for_each = [&](auto&& value) NHA_INLINE_LAMBDA {
-      simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
-        simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-          sum[r][v] = value(r, row + r, column + v * kLanes);
-        });
-      });
-    };
     if (kind_ == Kind::zero) {
-      for_each([](auto, Index, Index) NHA_INLINE_LAMBDA {
-        return V(T{0});
-      });
-    } else if (kind_ == Kind::accumulate) {
-      for_each([&](auto, Index i, Index j) NHA_INLINE_LAMBDA {
-        return simd::load<V>(c + i * c_stride + j);
-      });
-    } else if (kind_ == Kind::scale_rows) {
-      for_each([&](auto, Index i, Index j) NHA_INLINE_LAMBDA {
-        return simd::load<V>(from_ + i * stride_ + j) * V(factor_[i]);
-      });
-    } else {
-      for_each([&](auto, Index i, Index j) NHA_INLINE_LAMBDA {
-        return simd::load<V>(from_ + i * stride_ + j) * simd::load<V>(factor_ + j);
-      });
+      NHA_UNROLL
+      for (int r = 0; r < Height; ++r) {
+        NHA_UNROLL
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = V(T{0});
+      }
+      return;
+    }
+    const bool itself = kind_ == Kind::accumulate;
+    const T* from = (itself ? c : from_) + row * (itself ? c_stride : stride_) + column;
+    const Index stride = itself ? c_stride : stride_;
+    NHA_UNROLL
+    for (int r = 0; r < Height; ++r) {
+      NHA_UNROLL
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = simd::load<V>(from + r * stride + v * kLanes);
+    }
+    if (kind_ == Kind::scale_rows) {
+      NHA_UNROLL
+      for (int r = 0; r < Height; ++r) {
+        NHA_UNROLL
+        for (int v = 0; v < Vectors; ++v) sum[r][v] = sum[r][v] * V(factor_[row + r]);
+      }
+    } else if (kind_ == Kind::scale_columns) {
+      NHA_UNROLL
+      for (int v = 0; v < Vectors; ++v) {
+        const V factor = simd::load<V>(factor_ + column + v * kLanes);
+        NHA_UNROLL
+        for (int r = 0; r < Height; ++r) sum[r][v] = sum[r][v] * factor;
+      }
     }
   }
 
@@ -150,30 +156,31 @@ NHA_INLINE void gemm_tile(Index row, Index column, Index depth, const Left& a,
   V sum[Height][Vectors];
   start.load(c, c_stride, row, column, sum);
   const T* b_at[Vectors];
-  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
+  NHA_UNROLL
+  for (int v = 0; v < Vectors; ++v) {
     const Index j = column + v * kLanes;
     b_at[v] = b.data + j / kRowPadding * b.panel_stride + j % kRowPadding;
-  });
+  }
   const T* a_at = a.at(row);
 // Up to 5% faster than one step at a time, mostly in long windows; 8 steps gain no more.
 #pragma GCC unroll 4
   for (Index k = 0; k < depth; ++k) {
     V b_row[Vectors];
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-      b_row[v] = simd::load<V>(b_at[v] + k * b.row_stride);
-    });
-    simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) b_row[v] = simd::load<V>(b_at[v] + k * b.row_stride);
+    NHA_UNROLL
+    for (int r = 0; r < Height; ++r) {
       const V a_rk(a(a_at, r, k));
-      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-        sum[r][v] = simd::fma(a_rk, b_row[v], sum[r][v]);
-      });
-    });
+      NHA_UNROLL
+      for (int v = 0; v < Vectors; ++v) sum[r][v] = simd::fma(a_rk, b_row[v], sum[r][v]);
+    }
   }
-  simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-    simd::unroll<Height>([&](auto r) NHA_INLINE_LAMBDA {
+  NHA_UNROLL
+  for (int r = 0; r < Height; ++r) {
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v)
       simd::store(c + (row + r) * c_stride + column + v * kLanes, sum[r][v]);
-    });
-  });
+  }
 }
 
 /// Calls gemm_tile with the template argument equal to `height`, which is at most Height.

@@ -40,9 +40,10 @@ NHA_INLINE V log_positive(const V& x) noexcept {
   const V s = simd::divide(m - V(T{1}), m + V(T{1}));
   const V square = s * s;
   V sum(T{1} / static_cast<T>(2 * kTerms + 1));
-  simd::unroll<kTerms - 1>([&](auto i) NHA_INLINE_LAMBDA {
+  NHA_UNROLL
+  for (int i = 0; i < kTerms - 1; ++i) {
     sum = simd::fma(sum, square, V(T{1} / static_cast<T>(2 * (kTerms - 1 - i) + 1)));
-  });
+  }
   const V twice = s + s;
   const V tail = simd::fma(twice * square, sum, n * V(C::kLn2Low));
   const V log = simd::fma(n, V(C::kLn2High), twice + tail);

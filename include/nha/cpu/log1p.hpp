@@ -22,9 +22,10 @@ NHA_INLINE V log1p_unit(const V& x) noexcept {
   const V twice = simd::divide(x + x, x + V(T{2}));
   const V square = twice * twice * V(T{0.25});
   V sum(T{1} / static_cast<T>(2 * kTerms + 1));
-  simd::unroll<kTerms - 1>([&](auto i) NHA_INLINE_LAMBDA {
+  NHA_UNROLL
+  for (int i = 0; i < kTerms - 1; ++i) {
     sum = simd::fma(sum, square, V(T{1} / static_cast<T>(2 * (kTerms - 1 - i) + 1)));
-  });
+  }
   return simd::fma(twice * square, sum, twice);
 }
 

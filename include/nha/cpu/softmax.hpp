@@ -23,16 +23,13 @@ NHA_INLINE T row_maximum(const T* row, Index count) noexcept {
   constexpr Index kLanes = simd::lanes<T, Arch>;
   constexpr int kVectors = static_cast<int>(kRowPadding / kLanes);
   V most[kVectors];
-  simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
-    most[v] = simd::load<V>(row + v * kLanes);
-  });
-  for (Index i = kRowPadding; i < count; i += kRowPadding)
-    simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
-      most[v] = simd::max(most[v], simd::load<V>(row + i + v * kLanes));
-    });
-  simd::unroll<kVectors - 1>([&](auto v) NHA_INLINE_LAMBDA {
-    most[0] = simd::max(most[0], most[v + 1]);
-  });
+  NHA_UNROLL
+  for (int v = 0; v < kVectors; ++v) most[v] = simd::load<V>(row + v * kLanes);
+  for (Index i = kRowPadding; i < count; i += kRowPadding) NHA_UNROLL
+  for (int v = 0; v < kVectors; ++v)
+    most[v] = simd::max(most[v], simd::load<V>(row + i + v * kLanes));
+  NHA_UNROLL
+  for (int v = 0; v < kVectors - 1; ++v) most[0] = simd::max(most[0], most[v + 1]);
   return simd::reduce_max(most[0]);
 }
 
@@ -48,13 +45,13 @@ NHA_INLINE T exp_shifted(T* row, Index count, T maximum) noexcept {
   V sum(T{0});
   for (Index i = 0; i < count; i += kRowPadding) {
     V weight[kVectors];
-    simd::unroll<kVectors>([&](auto v) NHA_INLINE_LAMBDA {
+    NHA_UNROLL
+    for (int v = 0; v < kVectors; ++v) {
       weight[v] = exp_nonpositive<T>(simd::load<V>(row + i + v * kLanes) - shift);
       simd::store(row + i + v * kLanes, weight[v]);
-    });
-    simd::unroll<kVectors - 1>([&](auto v) NHA_INLINE_LAMBDA {
-      weight[0] = weight[0] + weight[v + 1];
-    });
+    }
+    NHA_UNROLL
+    for (int v = 0; v < kVectors - 1; ++v) weight[0] = weight[0] + weight[v + 1];
     sum = sum + weight[0];
   }
   return simd::reduce_add(sum);

@@ -33,33 +33,24 @@ struct StoredTile {
 
   /// A row.
   NHA_INLINE static void load(const T* p, Row& row) noexcept {
-    if constexpr (kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
-        simd::load_pairs<simd::dithers<Arch>>(p + 2 * i * kLanes, row[2 * i], row[2 * i + 1]);
-      });
-    else
-      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-        row[v] = simd::load_wide<V>(p + v * kLanes);
-      });
+    if constexpr (kInPairs) NHA_UNROLL
+    for (int i = 0; i < Vectors / 2; ++i)
+      simd::load_pairs<simd::dithers<Arch>>(p + 2 * i * kLanes, row[2 * i], row[2 * i + 1]);
+    else NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) row[v] = simd::load_wide<V>(p + v * kLanes);
   }
   /// A number for each column.
   NHA_INLINE static void load_columns(const Acc* p, Row& columns) noexcept {
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-      columns[v] = simd::load<V>(p + v * kLanes);
-    });
-    if constexpr (kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
-        simd::split_pairs(columns[2 * i], columns[2 * i + 1]);
-      });
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) columns[v] = simd::load<V>(p + v * kLanes);
+    if constexpr (kInPairs) NHA_UNROLL
+    for (int i = 0; i < Vectors / 2; ++i) simd::split_pairs(columns[2 * i], columns[2 * i + 1]);
   }
   NHA_INLINE static void store_columns(Acc* p, Row& columns) noexcept {
-    if constexpr (kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
-        simd::join_pairs(columns[2 * i], columns[2 * i + 1]);
-      });
-    simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-      simd::store(p + v * kLanes, columns[v]);
-    });
+    if constexpr (kInPairs) NHA_UNROLL
+    for (int i = 0; i < Vectors / 2; ++i) simd::join_pairs(columns[2 * i], columns[2 * i + 1]);
+    NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) simd::store(p + v * kLanes, columns[v]);
   }
 };
 
@@ -72,32 +63,29 @@ class TileWriter {
   /// @param row_start dither of the first row's column 0
   /// @param column    the tile's first
   NHA_INLINE TileWriter(std::uint32_t row_start, Index column) noexcept {
-    if constexpr (kRounds)
-      simd::unroll<kDithers>([&](auto i) NHA_INLINE_LAMBDA {
-        if constexpr (Tile::kInPairs)
-          dithers_[i] = simd::dithers_from<Arch, 2>(row_start, column + i);
-        else
-          dithers_[i] = simd::dithers_from<Arch>(row_start, column + i * Tile::kLanes);
-      });
+    if constexpr (kRounds) NHA_UNROLL
+    for (int i = 0; i < kDithers; ++i) {
+      if constexpr (Tile::kInPairs)
+        dithers_[i] = simd::dithers_from<Arch, 2>(row_start, column + i);
+      else
+        dithers_[i] = simd::dithers_from<Arch>(row_start, column + i * Tile::kLanes);
+    }
   }
   /// Leaves in `row` the numbers as stored.
   NHA_INLINE void store(T* p, typename Tile::Row& row) noexcept {
-    if constexpr (Tile::kInPairs)
-      simd::unroll<Vectors / 2>([&](auto i) NHA_INLINE_LAMBDA {
-        simd::store_pairs(p + 2 * i * Tile::kLanes, row[2 * i], row[2 * i + 1], dithers_[0],
-                          dithers_[1]);
-      });
-    else
-      simd::unroll<Vectors>([&](auto v) NHA_INLINE_LAMBDA {
-        if constexpr (kRounds)
-          row[v] = simd::store_narrow(p + v * Tile::kLanes, row[v], dithers_[v % kDithers]);
-        else
-          simd::store(p + v * Tile::kLanes, row[v]);
-      });
-    if constexpr (kRounds)
-      simd::unroll<kDithers>([&](auto i) NHA_INLINE_LAMBDA {
-        dithers_[i] = dithers_[i] + simd::dithers<Arch>(kDitherRow);
-      });
+    if constexpr (Tile::kInPairs) NHA_UNROLL
+    for (int i = 0; i < Vectors / 2; ++i)
+      simd::store_pairs(p + 2 * i * Tile::kLanes, row[2 * i], row[2 * i + 1], dithers_[0],
+                        dithers_[1]);
+    else NHA_UNROLL
+    for (int v = 0; v < Vectors; ++v) {
+      if constexpr (kRounds)
+        row[v] = simd::store_narrow(p + v * Tile::kLanes, row[v], dithers_[v % kDithers]);
+      else
+        simd::store(p + v * Tile::kLanes, row[v]);
+    }
+    if constexpr (kRounds) NHA_UNROLL
+    for (int i = 0; i < kDithers; ++i) dithers_[i] = dithers_[i] + simd::dithers<Arch>(kDitherRow);
   }
 
  private:
