@@ -5,16 +5,21 @@
 #include <nha/attention/arguments.hpp>
 #include <nha/attention/chunked/backward.hpp>
 #include <nha/attention/chunked/backward_plan.hpp>
-#include <nha/attention/chunked/update.hpp>
+#include <nha/attention/chunked/chunk.hpp>
+#include <nha/attention/chunked/slot_pass.hpp>
+#include <nha/attention/chunked/working_slots.hpp>
 #include <nha/attention/gradients.hpp>
 #include <nha/attention/head_call.hpp>
+#include <nha/attention/head_gradients.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/attention/validate_backward.hpp>
 #include <nha/config.hpp>
 #include <nha/core/arena.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/float_mode.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/workspace.hpp>
@@ -37,41 +42,43 @@ struct BackwardOptions {
 
 namespace detail {
 
-/// Goes back through a call's tokens of one sequence in one key/value head.
+/// Goes back through one head's tokens of a call.
 template <class Arch, class Call>
 class BackwardHead {
+  using T = typename Call::Scalar;
   using Acc = typename Call::Acc;
-  using SlotView = typename Call::SlotView;
-  using Chunks = ChunkBackward<Arch, Call>;
+  using Slots = SlotMemoryView<const Acc>;
 
  public:
   static std::size_t bytes(const BackwardPlan& plan, const AttentionShape& shape) noexcept {
-    Arena cursor(nullptr);
-    BackwardScratch<Acc>::take(cursor, plan);
-    cursor.take<Chunk>(plan.most_chunks);
-    Arena copy(nullptr);
-    take_slots(copy, shape);
-    return cursor.used() + copy.used() * static_cast<std::size_t>(most_segments(plan) + kSegment);
+    Arena arena(nullptr);
+    BackwardScratch<Acc>::take(arena, plan);
+    arena.take<Chunk>(plan.most_chunks);
+    for (Index i = 0; i < most_copies(plan); ++i)
+      SlotMemoryView<Acc>::take(arena, shape.key_dim, shape.value_dim, shape.slots);
+    return arena.used() + working_slots_bytes<typename Call::SlotType>(shape);
   }
 
-  BackwardHead(const Call& call, const BackwardPlan& plan, std::byte* scratch) noexcept
-      : call_(call), plan_(plan) {
-    Arena cursor(scratch);
-    s_ = BackwardScratch<Acc>::take(cursor, plan);
-    chunks_ = cursor.take<Chunk>(plan.most_chunks);
+  BackwardHead(const Call& call, const BackwardPlan& plan, Index max_rollback,
+               std::byte* scratch) noexcept
+      : call_(call, plan.chunks, max_rollback), plan_(plan) {
+    Arena arena(scratch);
+    initial_ = slots_to_read<Arch, typename Call::SlotType>(call.memory.slots, arena);
+    s_ = BackwardScratch<Acc>::take(arena, plan);
+    chunks_ = arena.take<Chunk>(plan.most_chunks);
     // One copy lies behind the other.
-    copies_ = scratch + cursor.used();
+    copies_ = scratch + arena.used();
     Arena copy(nullptr);
-    take_slots(copy, call.state.shape());
+    take_slots(copy);
     copy_bytes_ = copy.used();
   }
 
-  void run(const typename Chunks::Saved& saved, const typename Chunks::Cotangents& cotangents,
-           const typename Chunks::Gradients& gradients) noexcept {
-    for (std::int64_t at = call_.start; at < call_.end; at = chunks_[count_++].end())
+  void run(const HeadSaved<T>& saved, const HeadCotangents<T>& cotangents,
+           const HeadGradients<T>& gradients) noexcept {
+    for (std::int64_t at = call_.begin; at < call_.end; at = chunks_[count_++].end())
       chunks_[count_] = call_.chunk_at(at);
     keep_segments();
-    Chunks chunks(call_, plan_, saved, cotangents, gradients, s_);
+    ChunkBackward<Arch, Call> chunks(call_, plan_, saved, cotangents, gradients, s_);
     for (Index last = count_; last > 0;) {
       // A region is as many chunks as fit, at least one.
       const std::int64_t end = chunks_[last - 1].end();
@@ -90,59 +97,51 @@ class BackwardHead {
   }
 
  private:
-  using Update = ChunkUpdate<Arch, Call>;
-
   // The slots are kept as of the start of every so many chunks, and of each chunk only for those
   // that are being gone back through: few enough to stay in a cache.
   static constexpr Index kSegment = 16;
-  static Index most_segments(const BackwardPlan& plan) noexcept {
-    return (plan.most_chunks + kSegment - 1) / kSegment;
+  static Index most_copies(const BackwardPlan& plan) noexcept {
+    return (plan.most_chunks + kSegment - 1) / kSegment + kSegment;
   }
 
-  static SlotView take_slots(Arena& cursor, const AttentionShape& shape) noexcept {
-    return SlotView::take(cursor, shape.key_dim, shape.value_dim, shape.slots);
+  SlotMemoryView<Acc> take_slots(Arena& arena) const noexcept {
+    return SlotMemoryView<Acc>::take(arena, call_.key_dim(), call_.value_dim(), call_.slots());
   }
-  SlotView copy(Index index) const noexcept {
-    Arena cursor(copies_ + static_cast<std::size_t>(index) * copy_bytes_);
-    return take_slots(cursor, call_.state.shape());
+  SlotMemoryView<Acc> copy(Index index) const noexcept {
+    Arena arena(copies_ + static_cast<std::size_t>(index) * copy_bytes_);
+    return take_slots(arena);
   }
   /// The slots as of a chunk's start: the state's until something has entered them. Those of a
   /// segment's first chunk are kept from beginning to end.
-  SlotView slots_of(Index chunk) const noexcept {
-    if (chunk == 0 || !call_.slots_are_written(chunks_[chunk - 1])) return call_.slots;
+  Slots slots_of(Index chunk) const noexcept {
+    if (chunk == 0 || !call_.slots_are_written(chunks_[chunk - 1])) return initial_;
     const Index in_segment = chunk % kSegment;
     return copy(in_segment == 0 ? kSegment + chunk / kSegment : in_segment);
   }
-  /// Moves slots past a chunk, and asks meanwhile for the rows of as many tokens after it.
-  void move_slots(const Chunk& chunk, const SlotView& from, const SlotView& to) const noexcept {
-    if (!call_.slots_are_written(chunk)) return;
-    const Update update(call_, s_.update);
-    const auto gates = call_.template entering_gates<Arch>(chunk, s_.retention, s_.write);
-    update.run(chunk, gates, update.pack_values(chunk), from, to, update.rows_after(chunk));
+  SlotPass<Arch, Call> slot_pass() const noexcept {
+    return {call_, s_.update, s_.retention, s_.write};
   }
   /// The forward pass of the slots, keeping them as of each segment's start.
   void keep_segments() const noexcept {
-    SlotView slots = call_.slots;
+    Slots slots = initial_;
     for (Index i = kSegment; i < count_; i += kSegment) {
-      const SlotView next = copy(kSegment + i / kSegment);
-      for (Chunk step{chunks_[i - kSegment].position}; step.position < chunks_[i].position;
-           step.position = step.end()) {
-        step.count = static_cast<Index>(
-            std::min<std::int64_t>(plan_.step, chunks_[i].position - step.position));
-        move_slots(step, slots, next);
-        if (call_.slots_are_written(step)) slots = next;
-      }
+      const SlotMemoryView<Acc> next = copy(kSegment + i / kSegment);
+      if (slot_pass().through(chunks_[i - kSegment].position, chunks_[i].position, plan_.step,
+                              slots, next))
+        slots = next;
     }
   }
   /// The same through a segment, keeping them as of each chunk's start.
   void keep_slots(Index segment) const noexcept {
     const Index end = std::min((segment + 1) * kSegment, count_);
     for (Index i = segment * kSegment; i + 1 < end; ++i)
-      move_slots(chunks_[i], slots_of(i), slots_of(i + 1));
+      slot_pass().through(chunks_[i].position, chunks_[i].end(), plan_.step, slots_of(i),
+                          copy((i + 1) % kSegment));
   }
 
-  const Call& call_;
+  const ChunkedCall<Call> call_;
   const BackwardPlan& plan_;
+  Slots initial_;
   BackwardScratch<Acc> s_;
   Chunk* chunks_;
   Index count_ = 0;
@@ -151,18 +150,18 @@ class BackwardHead {
 };
 
 /// Scratch bytes of one worker, whichever head it gets.
-template <class Arch, class Call>
-std::size_t backward_bytes(const typename Call::State& state, Index query_heads, Index tokens,
-                           std::int64_t past, const BackwardOptions& options) {
+template <class Arch, class T, class SlotScalar>
+std::size_t backward_bytes(const AttentionStateBase<T, SlotScalar>& state, Index query_heads,
+                           Index tokens, std::int64_t past, const BackwardOptions& options) {
   std::size_t most = 0;
   const AttentionShape& shape = state.shape();
   for (Index head = 0; head < shape.kv_heads; ++head) {
     const BackwardPlan plan =
         backward_plan(shape, head_options(state.options(), head), query_heads / shape.kv_heads,
                       tokens, past, options.chunk);
-    most = std::max(most, BackwardHead<Arch, Call>::bytes(plan, shape));
+    most = std::max(most, BackwardHead<Arch, HeadCall<T, SlotScalar>>::bytes(plan, shape));
   }
-  return most + wide_slots_bytes<typename Call::State::SlotType>(shape);
+  return most;
 }
 
 inline void check_backward_options(const BackwardOptions& options) {
@@ -182,19 +181,17 @@ inline void check_backward_options(const BackwardOptions& options) {
 /// and scratch of a chunk, which does not grow with the tokens.
 /// @param workers the executor's
 /// @throws ArgumentError if a number is out of range.
-template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
-std::size_t backward_workspace_bytes(
-    const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index query_heads,
-    Index tokens, const BackwardOptions& options = {}, Index workers = 1) {
-  using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
+template <class T, class SlotScalar>
+std::size_t backward_workspace_bytes(const AttentionStateBase<T, SlotScalar>& state,
+                                     Index query_heads, Index tokens,
+                                     const BackwardOptions& options = {}, Index workers = 1) {
   detail::check_workspace_arguments(state.shape(), query_heads, workers);
-  constexpr Index kMostTokens = Index{1} << 40;
-  check_argument(tokens >= 0 && tokens <= kMostTokens, "tokens is ", tokens, "; expected 0 to ",
-                 kMostTokens);
+  check_argument(tokens >= 0 && tokens <= kMostCallTokens, "tokens is ", tokens, "; expected 0 to ",
+                 kMostCallTokens);
   detail::check_backward_options(options);
   std::size_t most = 0;
   for (const detail::CallSize& call : detail::largest_calls(state.shape(), tokens))
-    most = std::max(most, detail::backward_bytes<cpu::simd::default_arch, Call>(
+    most = std::max(most, detail::backward_bytes<cpu::simd::default_arch>(
                               state, query_heads, call.tokens, call.past, options));
   return most * static_cast<std::size_t>(workers);
 }
@@ -210,50 +207,59 @@ std::size_t backward_workspace_bytes(
 /// @param cotangents derivatives with respect to the results of the call
 /// @param gradients where to write; those left out are not written
 ///
-/// The forward pass is computed again, the slots first, of which a copy is kept for every 16
-/// chunks; then going back 16 chunks at a time, with a copy for each of these. Once the workspace
-/// is large enough nothing allocates, and nothing throws after the arguments have been checked.
-/// Key/value heads and sequences are independent tasks of the executor; the result does not depend
-/// on it.
+/// Backward recomputes the slots first and keeps a checkpoint every 16 chunks. It then walks back
+/// one checkpoint at a time. Once the workspace is large enough nothing allocates, and nothing
+/// throws after the arguments have been checked. Key/value heads and sequences are independent
+/// tasks of the executor; the result does not depend on it.
 /// @throws ArgumentError as validate_backward() says, if `saved` does not fit, or if options.chunk
 ///   is out of range; nothing has then been touched.
-template <class Arch = cpu::simd::default_arch, class T, Index KeyDim, Index ValueDim, Index Slots,
-          class SlotScalar, Executor E = const Serial>
-void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Slots>>& inputs,
-              const AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state_before,
-              const std::type_identity_t<AttentionSaved<T, ValueDim>>& saved,
-              const std::type_identity_t<AttentionCotangents<T, ValueDim>>& cotangents,
-              const std::type_identity_t<AttentionGradients<T, KeyDim, ValueDim, Slots>>& gradients,
-              Workspace& workspace, const BackwardOptions& options = {}, E&& executor = Serial{}) {
-  using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
+template <class Arch = cpu::simd::default_arch, class T, class SlotScalar>
+void backward(const std::type_identity_t<AttentionInputs<T>>& inputs,
+              const AttentionStateBase<T, SlotScalar>& state_before,
+              const std::type_identity_t<AttentionSaved<T>>& saved,
+              const std::type_identity_t<AttentionCotangents<T>>& cotangents,
+              const std::type_identity_t<AttentionGradients<T>>& gradients, Workspace& workspace,
+              const BackwardOptions& options = {}, ExecutorRef executor = kSerial) {
+  using Call = detail::HeadCall<T, SlotScalar>;
   detail::check_backward_options(options);
   validate_backward(inputs, state_before, cotangents, gradients);
   validate_saved(inputs, cotangents.o.extent(2), saved);
   const AttentionShape& shape = state_before.shape();
-  const Index query_heads = cotangents.o.extent(2);
+  const Index query_heads = cotangents.o.extent(2), group = query_heads / shape.kv_heads;
   Index tokens = 0;
   std::int64_t past = 0;
   for (Index n = 0; n < shape.batch; ++n) {
-    tokens = std::max(tokens, sequence_span(inputs, n).count);
+    tokens = std::max(tokens, detail::sequence_span(inputs, n).count);
     past = std::max(past, state_before.tokens_seen(n));
   }
   const std::size_t bytes =
-      detail::backward_bytes<Arch, Call>(state_before, query_heads, tokens, past, options);
+      detail::backward_bytes<Arch>(state_before, query_heads, tokens, past, options);
   workspace.reserve(bytes * static_cast<std::size_t>(executor.workers()));
   const auto task = [&](Index i, Index worker) noexcept {
     const FlushSubnormals flush;
-    const Index head = i % shape.kv_heads;
-    const detail::BackwardPlan plan =
-        detail::backward_plan(shape, head_options(state_before.options(), head),
-                              query_heads / shape.kv_heads, tokens, past, options.chunk);
-    Arena cursor(workspace.data() + static_cast<std::size_t>(worker) * bytes);
-    const Call call(inputs, state_before, plan.chunks, i / shape.kv_heads, head, cursor);
-    call.template widen<Arch>();
-    detail::BackwardHead<Arch, Call>(
-        call, plan, workspace.data() + static_cast<std::size_t>(worker) * bytes + cursor.used())
-        .run(saved, cotangents, gradients);
+    const Index n = i / shape.kv_heads, head = i % shape.kv_heads;
+    const detail::SequenceSpan span = detail::sequence_span(inputs, n);
+    const detail::BackwardPlan plan = detail::backward_plan(
+        shape, head_options(state_before.options(), head), group, tokens, past, options.chunk);
+    detail::BackwardHead<Arch, Call>(detail::head_call(inputs, state_before, query_heads, n, head),
+                                     plan, state_before.max_rollback(),
+                                     workspace.data() + static_cast<std::size_t>(worker) * bytes)
+        .run({saved, span, group, head}, {cotangents, span, group, n, head},
+             {gradients, span, group, n, head});
   };
   executor.run(shape.batch * shape.kv_heads, task);
+}
+
+/// The same with default options, on an executor.
+template <class Arch = cpu::simd::default_arch, class T, class SlotScalar>
+void backward(const std::type_identity_t<AttentionInputs<T>>& inputs,
+              const AttentionStateBase<T, SlotScalar>& state_before,
+              const std::type_identity_t<AttentionSaved<T>>& saved,
+              const std::type_identity_t<AttentionCotangents<T>>& cotangents,
+              const std::type_identity_t<AttentionGradients<T>>& gradients, Workspace& workspace,
+              ExecutorRef executor) {
+  backward<Arch>(inputs, state_before, saved, cotangents, gradients, workspace, BackwardOptions(),
+                 executor);
 }
 
 NHA_ISA_NAMESPACE_END

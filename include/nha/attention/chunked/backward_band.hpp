@@ -4,8 +4,9 @@
 #pragma once
 
 #include <nha/attention/chunked/backward_plan.hpp>
-#include <nha/attention/head_call.hpp>
+#include <nha/attention/chunked/chunk.hpp>
 #include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
 #include <nha/cpu/gemm.hpp>
 #include <nha/cpu/pack.hpp>
@@ -37,7 +38,7 @@ class BackwardBand {
 
   /// Loads the region [first, end) of a call; end is where the region before began, if any.
   template <class Call>
-  void load(const Call& call, std::int64_t first, std::int64_t end) noexcept {
+  void load(const ChunkedCall<Call>& call, std::int64_t first, std::int64_t end) noexcept {
     const std::int64_t start = std::max<std::int64_t>(0, first - plan_.chunks.window);
     // Columns of the last load that lie before its region: their gradients are not yet whole.
     const std::int64_t carried_from = start_;
@@ -47,14 +48,21 @@ class BackwardBand {
     move(s_.d_values, plan_.chunks.value_dim, column(carried_from), carried);
     if (plan_.chunks.window == 0) return;
     move(s_.d_keys, plan_.padded_key_dim(), column(carried_from), carried);
-    using T = std::remove_cvref_t<decltype(*call.value(start))>;
+    using T = typename Call::Scalar;
     const auto key_at = [&](Index i) { return call.window_key(start_ + i); };
     const auto value_at = [&](Index i) { return call.value(start_ + i); };
     cpu::pack_key_columns<T>(size(), key_at, plan_.chunks.key_dim, 0, s_.key_panels);
-    cpu::pack_key_columns<T>(size(), value_at, call.memory.slots.value_dim, 0, s_.value_panels);
+    // What is left of an earlier load in the last panel must not be looked at below.
+    std::fill_n(s_.value_panels + size() / kRowPadding * kRowPadding * call.value_dim(),
+                size() % kRowPadding == 0 ? Index{0} : kRowPadding * call.value_dim(), Acc{0});
+    cpu::pack_key_columns<T>(size(), value_at, call.value_dim(), 0, s_.value_panels);
     for (Index i = 0; i < size(); ++i)
-      cpu::pack_row<T>(key_at(i), call.memory.slots.key_dim, s_.keys + i * plan_.padded_key_dim());
+      cpu::pack_row<T>(key_at(i), call.key_dim(), s_.keys + i * plan_.padded_key_dim());
+    finite_ = cpu::all_finite(s_.keys, size() * plan_.padded_key_dim()) &&
+              cpu::all_finite(s_.value_panels, padded(size()) * call.value_dim());
   }
+  /// Whether all keys and values in the band are.
+  bool is_finite() const noexcept { return finite_; }
 
   /// From a column on, a multiple of kRowPadding: keys and values as right operands of scores.
   cpu::RightOperand<Acc> key_panels(Index column) const noexcept {
@@ -86,6 +94,7 @@ class BackwardBand {
   BandScratch<Acc> s_;
   std::int64_t start_;  // position of the first column
   std::int64_t end_;    // one past the region
+  bool finite_ = true;
 };
 
 }  // namespace detail

@@ -47,7 +47,7 @@ inline BackwardPlan backward_plan(const AttentionShape& shape, const HeadOptions
   plan.band = padded(reach) + padded(std::min(plan.region, tokens)) + 2 * kRowPadding;
   // Longer products than those of a chunk are faster.
   plan.step = std::max(plan.chunks.chunk, std::min<Index>(tokens, kMostBackwardChunk));
-  // A state that can be rolled back ends up to three chunks early (see ChunkCall::chunk_at).
+  // A state that can be rolled back ends up to three chunks early (ChunkedCall::chunk_at).
   plan.most_chunks = (tokens + plan.chunks.chunk - 1) / plan.chunks.chunk + 3;
   return plan;
 }
@@ -73,33 +73,66 @@ struct BandScratch {
   }
 };
 
-/// The scratch memory of one worker, but for the copies of the slots.
+/// What both halves of backward read and write: rows of queries.
 template <class Acc>
-struct BackwardScratch {
-  // Queries and what came back for their outputs.
+struct RowScratch {
   Acc* q_slot;    // [rows, padded(key_dim)], scaled
   Acc* q_window;  // [rows, padded(key_dim)], scaled
   Acc* d_output;  // [rows, value_dim]
-  Acc* d_query;   // [rows, padded(key_dim)]
-  // Rows over slots, then a block of the window: logits and then weights; d_weights and d_logits.
-  Acc* scores;                 // [rows, slots + block]
-  Acc* d_scores;               // [rows, slots + block]
+  // Slots, then a block of the window: logits and then weights; d_weights and then d_logits.
+  Acc* scores;    // [rows, slots + block]
+  Acc* d_scores;  // [rows, slots + block]
+
+  static RowScratch take(Arena& arena, const ChunkPlan& p) noexcept {
+    RowScratch s;
+    s.q_slot = arena.take<Acc>(p.rows() * padded(p.key_dim));
+    s.q_window = arena.take<Acc>(p.rows() * padded(p.key_dim));
+    s.d_output = arena.take<Acc>(p.rows() * p.value_dim);
+    s.scores = arena.take<Acc>(p.rows() * p.row_stride());
+    s.d_scores = arena.take<Acc>(p.rows() * p.row_stride());
+    return s;
+  }
+};
+
+/// The scratch memory of a ChunkBackward.
+template <class Acc>
+struct WindowBackwardScratch {
+  Acc* d_query;                // [rows, padded(key_dim)]
   SoftmaxState<Acc>* softmax;  // [rows]
   Acc* lse;                    // [rows]
   Acc* mean;                   // [rows]: sum of weight times d_weight
-  // Slots: keys and values at the chunk's start, turned for the products that want them so.
-  Acc* slot_keys;      // [slots, padded(key_dim)]
-  Acc* slot_values;    // [value_dim, slots]
-  Acc* start_logits;   // [rows, slots]: q_slot . slot keys at the chunk's start
-  Acc* start_values;   // [rows, slots]: d_output . slot values at the chunk's start
-  Acc* products;       // [rows, slots]: q_slot . slot keys as the row sees them
-  Acc* key_pairs;      // [rows, padded(chunk)]: q_slot . entering keys
-  Acc* value_pairs;    // [rows, padded(chunk)]: d_output . entering values
+  BandScratch<Acc> band;
+
+  static WindowBackwardScratch take(Arena& arena, const BackwardPlan& plan) noexcept {
+    const ChunkPlan& p = plan.chunks;
+    WindowBackwardScratch s;
+    s.d_query = arena.take<Acc>(p.rows() * padded(p.key_dim));
+    s.softmax = arena.take<SoftmaxState<Acc>>(p.rows());
+    s.lse = arena.take<Acc>(p.rows());
+    s.mean = arena.take<Acc>(p.rows());
+    s.band = BandScratch<Acc>::take(arena, plan);
+    return s;
+  }
+};
+
+/// The scratch memory of a SlotBackward.
+template <class Acc>
+struct SlotBackwardScratch {
+  Acc* d_query;  // [rows, padded(key_dim)]
+  // Keys and values at the chunk's start, turned for the products that want them so.
+  Acc* keys;    // [slots, padded(key_dim)]
+  Acc* values;  // [value_dim, slots]
+  // What the rows read: queries with keys, and d_output with values.
+  Acc* start_logits;   // [rows, slots], with the slots at the chunk's start
+  Acc* start_values;   // [rows, slots]
+  Acc* key_pairs;      // [rows, padded(chunk)], with the entering tokens
+  Acc* value_pairs;    // [rows, padded(chunk)]
+  Acc* products;       // [rows, slots]: queries with keys as the row sees them
   Acc* key_weights;    // [rows, padded(chunk)]: d_logits on the entering tokens
   Acc* value_weights;  // [rows, padded(chunk)]: weights on the entering tokens
-  // The tokens that enter during the chunk.
-  Acc* retention;         // [step, slots]
-  Acc* write;             // [step, slots]
+  // The tokens that enter during the chunk, and gradients of what they do.
+  Acc* retention;         // [chunk, slots]
+  Acc* write;             // [chunk, slots]
   Acc* d_log_retention;   // [chunk, slots]
   Acc* d_write;           // [chunk, slots]
   Acc* strength;          // [chunk, slots]
@@ -109,44 +142,33 @@ struct BackwardScratch {
   Acc* value_panels;      // panels [padded(chunk) / 16][value_dim][16]
   Acc* d_entering_key;    // [chunk, padded(key_dim)]
   Acc* d_entering_value;  // [chunk, value_dim]
+  // Gradient of the slots at the chunk's end with the entering tokens and the slots at its start.
   Acc* end_pairs_turned;  // [slots, padded(chunk)]
-  Acc* end_pairs;         // [chunk, slots]: gradient of the slots at the end . entering tokens
-  Acc* end_start;         // [slots]: gradient of the slots at the end . slots at the start
-  Acc* mass;              // [chunk, slots]
-  Acc* inverse_mass;      // [chunk, slots]
-  Acc* log_mass;          // [chunk, slots]
-  Acc* d_mass;            // [chunk, slots]
+  Acc* end_pairs;         // [chunk, slots]
+  Acc* end_start;         // [slots]
+  // Masses as each token sees them, and gradients of those.
+  Acc* mass;          // [chunk, slots]
+  Acc* inverse_mass;  // [chunk, slots]
+  Acc* log_mass;      // [chunk, slots]
+  Acc* d_mass;        // [chunk, slots]
   // Gradients of the slots as of the place that has been reached, going back.
-  Acc* d_slot_keys;    // [slots, padded(key_dim)]
-  Acc* d_slot_values;  // [slots, value_dim]
-  Acc* d_slot_mass;    // [slots]
-  BandScratch<Acc> band;
-  UpdateScratch<Acc> update;
+  Acc* d_keys;        // [slots, padded(key_dim)]
+  Acc* d_values;      // [slots, value_dim]
+  Acc* d_start_mass;  // [slots]
 
-  static BackwardScratch take(Arena& arena, const BackwardPlan& plan) noexcept {
-    const ChunkPlan& p = plan.chunks;
-    const Index key_dim = plan.padded_key_dim();
-    const Index rows = p.rows();
+  static SlotBackwardScratch take(Arena& arena, const ChunkPlan& p) noexcept {
+    const Index key_dim = padded(p.key_dim);
     const Index padded_chunk = padded(p.chunk);
-    BackwardScratch s;
-    s.q_slot = arena.take<Acc>(rows * key_dim);
-    s.q_window = arena.take<Acc>(rows * key_dim);
-    s.d_output = arena.take<Acc>(rows * p.value_dim);
-    s.d_query = arena.take<Acc>(rows * key_dim);
-    s.scores = arena.take<Acc>(rows * p.row_stride());
-    s.d_scores = arena.take<Acc>(rows * p.row_stride());
-    s.softmax = arena.take<SoftmaxState<Acc>>(rows);
-    s.lse = arena.take<Acc>(rows);
-    s.mean = arena.take<Acc>(rows);
-    s.slot_keys = arena.take<Acc>(p.slots * key_dim);
-    s.slot_values = arena.take<Acc>(p.value_dim * p.slots);
-    for (Acc** rows_of_slots : {&s.start_logits, &s.start_values, &s.products})
-      *rows_of_slots = arena.take<Acc>(rows * p.slots);
+    SlotBackwardScratch s;
+    s.d_query = arena.take<Acc>(p.rows() * key_dim);
+    s.keys = arena.take<Acc>(p.slots * key_dim);
+    s.values = arena.take<Acc>(p.value_dim * p.slots);
+    for (Acc** rows : {&s.start_logits, &s.start_values, &s.products})
+      *rows = arena.take<Acc>(p.rows() * p.slots);
     for (Acc** pairs : {&s.key_pairs, &s.value_pairs, &s.key_weights, &s.value_weights})
-      *pairs = arena.take<Acc>(rows * padded_chunk);
-    for (Acc** gates : {&s.retention, &s.write}) *gates = arena.take<Acc>(plan.step * p.slots);
-    for (Acc** tokens : {&s.d_log_retention, &s.d_write, &s.strength, &s.end_pairs, &s.mass,
-                         &s.inverse_mass, &s.log_mass, &s.d_mass})
+      *pairs = arena.take<Acc>(p.rows() * padded_chunk);
+    for (Acc** tokens : {&s.retention, &s.write, &s.d_log_retention, &s.d_write, &s.strength,
+                         &s.end_pairs, &s.mass, &s.inverse_mass, &s.log_mass, &s.d_mass})
       *tokens = arena.take<Acc>(p.chunk * p.slots);
     s.total = arena.take<Acc>(p.slots);
     s.entering_keys = arena.take<Acc>(p.chunk * key_dim);
@@ -156,13 +178,33 @@ struct BackwardScratch {
     s.d_entering_value = arena.take<Acc>(p.chunk * p.value_dim);
     s.end_pairs_turned = arena.take<Acc>(p.slots * padded_chunk);
     s.end_start = arena.take<Acc>(p.slots);
-    s.d_slot_keys = arena.take<Acc>(p.slots * key_dim);
-    s.d_slot_values = arena.take<Acc>(p.slots * p.value_dim);
-    s.d_slot_mass = arena.take<Acc>(p.slots);
-    s.band = BandScratch<Acc>::take(arena, plan);
-    ChunkPlan steps = p;
+    s.d_keys = arena.take<Acc>(p.slots * key_dim);
+    s.d_values = arena.take<Acc>(p.slots * p.value_dim);
+    s.d_start_mass = arena.take<Acc>(p.slots);
+    return s;
+  }
+};
+
+/// The scratch memory of one worker, but for the copies of the slots.
+template <class Acc>
+struct BackwardScratch {
+  RowScratch<Acc> rows;
+  WindowBackwardScratch<Acc> window;
+  SlotBackwardScratch<Acc> slots;
+  UpdateScratch<Acc> update;
+  Acc* retention;  // [step, slots], of the passes over the slots
+  Acc* write;      // [step, slots]
+
+  static BackwardScratch take(Arena& arena, const BackwardPlan& plan) noexcept {
+    BackwardScratch s;
+    s.rows = RowScratch<Acc>::take(arena, plan.chunks);
+    s.window = WindowBackwardScratch<Acc>::take(arena, plan);
+    s.slots = SlotBackwardScratch<Acc>::take(arena, plan.chunks);
+    ChunkPlan steps = plan.chunks;
     steps.chunk = plan.step;
     s.update = UpdateScratch<Acc>::take(arena, steps);
+    s.retention = arena.take<Acc>(plan.step * plan.chunks.slots);
+    s.write = arena.take<Acc>(plan.step * plan.chunks.slots);
     return s;
   }
 };

@@ -18,6 +18,7 @@
 #include <nha/core/arena.hpp>
 #include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/options.hpp>
 #include <nha/cpu/decay.hpp>
 #include <nha/memory/slot_memory.hpp>
 

@@ -9,8 +9,10 @@
 #include <nha/attention/fused_softmax.hpp>
 #include <nha/attention/head_call.hpp>
 #include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
+#include <nha/core/options.hpp>
 #include <nha/cpu/decay.hpp>
 #include <nha/cpu/gemm.hpp>
 #include <nha/cpu/pack.hpp>

@@ -1,54 +1,72 @@
 // SPDX-License-Identifier: MIT
-// ChunkRows: the queries of a chunk as rows of the backward's products, and where their gradients
-// go.
+// BackwardRows: the queries of a chunk as rows of backward's products, and what is known of each.
 #pragma once
 
+#include <nha/attention/chunked/backward_plan.hpp>
+#include <nha/attention/chunked/chunk.hpp>
 #include <nha/attention/head_call.hpp>
+#include <nha/attention/head_gradients.hpp>
 #include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/options.hpp>
+#include <nha/cpu/pack.hpp>
 
-#include <algorithm>
 #include <cstdint>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// Row r is the query of token r / group in head r % group of the group.
+/// Row r is the query of token r / group in head r % group of the group. This is all that the
+/// window's half of backward and the slots' half share: the packed queries, what came back for
+/// their outputs, and the scores of both, slots first.
 template <class Call>
-struct ChunkRows {
+struct BackwardRows {
+  using T = typename Call::Scalar;
   using Acc = typename Call::Acc;
 
-  const Call& call;
+  const ChunkedCall<Call>& call;
+  const HeadCotangents<T>& cotangents;
+  RowScratch<Acc> s;
   Chunk chunk = {};
+  bool finite = true;  // whether queries and d_output are
 
-  Index rows() const noexcept { return chunk.count * call.plan.group; }
-  Index token(Index row) const noexcept { return row / call.plan.group; }
+  Index count() const noexcept { return chunk.count * call.group; }
+  Index token(Index row) const noexcept { return row / call.group; }
+  Index head(Index row) const noexcept { return row % call.group; }
   std::int64_t position(Index row) const noexcept { return chunk.position + token(row); }
-  Index query_head(Index row) const noexcept {
-    return call.head * call.plan.group + row % call.plan.group;
-  }
-  /// The row's part of a tensor of queries.
-  auto* query(const auto& view, Index row) const noexcept {
-    return &view(call.span.row, call.token_of(position(row)), query_head(row), 0);
-  }
+  /// Index of the row's token in the call.
+  Index call_token(Index row) const noexcept { return call.token(position(row)); }
+
+  Index key_stride() const noexcept { return padded(call.plan.key_dim); }
+  Index value_stride() const noexcept { return call.plan.value_dim; }
+  Index score_stride() const noexcept { return call.plan.row_stride(); }
+  /// Logits and then weights; derivatives by the weights and then by the logits.
+  Acc* scores(Index row) const noexcept { return s.scores + row * score_stride(); }
+  Acc* d_scores(Index row) const noexcept { return s.d_scores + row * score_stride(); }
+
   /// A number for each query, 0 where it was left out.
-  Acc number(const auto& view, Index row) const noexcept {
-    return view.data() == nullptr
-               ? Acc{0}
-               : view(call.span.row, call.token_of(position(row)), query_head(row));
+  Acc number(const HeadRows<const Acc>& of_queries, Index row) const noexcept {
+    return of_queries ? *of_queries.row(call_token(row), head(row)) : Acc{0};
   }
 
-  /// Writes a row of a gradient, times a factor, if it is wanted.
-  void store(const auto& view, std::int64_t at, Index head, const Acc* row, Index count,
-             Acc factor = Acc{1}) const noexcept {
-    if (view.data() == nullptr) return;
-    Acc* to = &view(call.span.row, call.token_of(at), head, 0);
-    for (Index d = 0; d < count; ++d) to[d] = factor * row[d];
-  }
-  void clear(const auto& view, std::int64_t at, Index head, Index count) const noexcept {
-    if (view.data() != nullptr)
-      std::fill_n(&view(call.span.row, call.token_of(at), head, 0), count, Acc{0});
+  /// Packs the queries of a chunk and what came back for their outputs.
+  void pack(const Chunk& of_chunk, bool with_slots) noexcept {
+    chunk = of_chunk;
+    for (Index row = 0; row < count(); ++row) {
+      const Index i = call_token(row), g = head(row);
+      if (with_slots)
+        cpu::pack_scaled_row(call.q_slot.row(i, g), call.key_dim(), call.softmax_scale,
+                             s.q_slot + row * key_stride());
+      if (call.window > 0)
+        cpu::pack_scaled_row(call.q_window.row(i, g), call.key_dim(), call.softmax_scale,
+                             s.q_window + row * key_stride());
+      cpu::pack_row<T>(cotangents.o.row(i, g), call.value_dim(), s.d_output + row * value_stride());
+    }
+    finite = cpu::all_finite(s.d_output, count() * value_stride()) &&
+             (!with_slots || cpu::all_finite(s.q_slot, count() * key_stride())) &&
+             (call.window == 0 || cpu::all_finite(s.q_window, count() * key_stride()));
   }
 };
 

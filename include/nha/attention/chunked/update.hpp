@@ -5,6 +5,7 @@
 #include <nha/attention/chunked/chunk.hpp>
 #include <nha/attention/chunked/plan.hpp>
 #include <nha/config.hpp>
+#include <nha/core/dtype.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/decay.hpp>
