@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Executor: how kernels ask for threads. Serial is here; the others have their own headers.
+// Executor: how kernels ask for threads. Serial and ExecutorRef are here; the others have their own
+// headers.
 #pragma once
 
 #include <nha/config.hpp>
@@ -44,6 +45,30 @@ template <class E>
 concept Executor = requires(E& executor, Index tasks, TaskRef task) {
   { executor.workers() } -> std::convertible_to<Index>;
   executor.run(tasks, task);
+};
+
+/// Refers to any executor, so that kernels are compiled once and not once for each executor. It
+/// owns nothing and is valid as long as the executor.
+class ExecutorRef {
+ public:
+  /// Implicit, as references are. An ExecutorRef itself is copied instead.
+  template <Executor E>
+  requires(!std::is_same_v<std::remove_const_t<E>, ExecutorRef>) ExecutorRef(E& executor)
+  noexcept
+      : executor_(const_cast<void*>(static_cast<const void*>(std::addressof(executor)))),
+        workers_([](void* object) -> Index { return static_cast<E*>(object)->workers(); }),
+        run_([](void* object, Index tasks, TaskRef task) {
+          static_cast<E*>(object)->run(tasks, task);
+        }) {}
+
+  Index workers() const { return workers_(executor_); }
+  /// Throws what the executor throws.
+  void run(Index tasks, TaskRef task) const { run_(executor_, tasks, task); }
+
+ private:
+  void* executor_;
+  Index (*workers_)(void*);
+  void (*run_)(void*, Index, TaskRef);
 };
 
 /// Runs every task on the calling thread.
