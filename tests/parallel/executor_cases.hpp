@@ -9,9 +9,11 @@
 #include <gtest/gtest.h>
 
 #include <atomic>
+#include <thread>
 #include <vector>
 
 #include "support/random_case.hpp"
+#include "support/time_limit.hpp"
 
 namespace nha_test {
 
@@ -66,6 +68,30 @@ void expect_operator_unchanged(E& executor) {
   const auto one = run(serial);
   const auto many = run(executor);
   for (Index i = 0; i < one.o.size(); ++i) ASSERT_EQ(many.o.data()[i], one.o.data()[i]);
+}
+
+/// Tasks of `outer` that call run() of `inner`, and the operator on it, end, with each inner task
+/// run once on the thread of the outer one.
+template <nha::Executor Outer, nha::Executor Inner>
+void expect_nested_calls_end(Outer& outer, Inner& inner) {
+  const TimeLimit limit;
+  constexpr Index kOuter = 12, kInner = 5;
+  std::vector<std::atomic<int>> runs(kOuter * kInner);
+  std::atomic<int> elsewhere{0};
+  auto task = [&](Index i, Index) {
+    const auto here = std::this_thread::get_id();
+    auto nested = [&](Index j, Index worker) {
+      ++runs[static_cast<std::size_t>(i * kInner + j)];
+      if (worker != 0 || std::this_thread::get_id() != here) ++elsewhere;
+    };
+    inner.run(kInner, nested);
+    if (i % 4 == 0) expect_operator_unchanged(inner);
+  };
+  outer.run(kOuter, task);
+  for (const std::atomic<int>& count : runs) EXPECT_EQ(count.load(), 1);
+  EXPECT_EQ(elsewhere.load(), 0);
+  expect_each_task_once(outer, kOuter);  // and both work as before
+  expect_each_task_once(inner, kOuter);
 }
 
 }  // namespace nha_test

@@ -22,6 +22,14 @@ TEST(OpenMpExecutor, TheOperatorGivesWhatItGivesOnOneThread) {
   nha_test::expect_operator_unchanged(executor);
 }
 
+TEST(OpenMpExecutor, CalledFromItsOwnTaskRunsThere) {
+  nha::OpenMpExecutor executor(3);
+  const int levels = omp_get_max_active_levels();
+  omp_set_max_active_levels(2);  // OpenMP would make threads for the inner region
+  nha_test::expect_nested_calls_end(executor, executor);
+  omp_set_max_active_levels(levels);
+}
+
 TEST(OpenMpExecutor, TakesOpenMpsNumberOfThreadsAndRefusesOthers) {
   EXPECT_EQ(nha::OpenMpExecutor().workers(), omp_get_max_threads());
   NHA_EXPECT_ERROR(nha::OpenMpExecutor(-1), nha::ArgumentError, "workers of OpenMpExecutor is -1");

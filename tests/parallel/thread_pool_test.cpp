@@ -69,6 +69,33 @@ TEST(ThreadPool, CallersTakeTurns) {
   for (Index sum : sums) EXPECT_EQ(sum, 50 * 190);
 }
 
+TEST(ThreadPool, CalledFromItsOwnTaskRunsThere) {
+  nha::ThreadPool pool(3);
+  nha_test::expect_nested_calls_end(pool, pool);
+}
+
+TEST(ThreadPool, CalledFromATaskOfAnotherPoolRunsThere) {
+  nha::ThreadPool first(3), second(2);
+  nha_test::expect_nested_calls_end(first, second);
+  // Two callers that take the two pools in opposite order: neither waits for the other.
+  std::thread other([&] { nha_test::expect_nested_calls_end(second, first); });
+  nha_test::expect_nested_calls_end(first, second);
+  other.join();
+}
+
+TEST(ThreadPool, CalledFromAJobOfOneTaskUsesItsThreads) {
+  nha::ThreadPool pool(2);
+  const nha_test::TimeLimit limit;
+  std::atomic<int> begun{0};
+  auto both = [&](Index, Index) {
+    ++begun;
+    while (begun.load() < 2) std::this_thread::yield();
+  };
+  auto only = [&](Index, Index) { pool.run(2, both); };
+  pool.run(1, only);
+  EXPECT_EQ(begun.load(), 2);
+}
+
 TEST(ThreadPool, TakesTheMachinesNumberOfThreadsAndRefusesOthers) {
   EXPECT_GE(nha::ThreadPool().workers(), 1);
   NHA_EXPECT_ERROR(nha::ThreadPool(-1), nha::ArgumentError, "workers of ThreadPool is -1");

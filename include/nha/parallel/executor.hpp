@@ -12,6 +12,25 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
+namespace detail {
+
+/// Whether this thread runs a task of a job that an executor has shared out among threads.
+inline constinit thread_local bool in_shared_task = false;
+
+/// Marks this thread while it lives.
+class SharedTaskMark {
+ public:
+  SharedTaskMark() noexcept : before_(in_shared_task) { in_shared_task = true; }
+  SharedTaskMark(const SharedTaskMark&) = delete;
+  SharedTaskMark& operator=(const SharedTaskMark&) = delete;
+  ~SharedTaskMark() { in_shared_task = before_; }
+
+ private:
+  bool before_;
+};
+
+}  // namespace detail
+
 class TaskRef;
 
 /// What a TaskRef can refer to. A TaskRef itself is copied instead.
@@ -41,6 +60,9 @@ class TaskRef {
 /// handed to a task is in 0 .. workers()-1 and belongs to no other task running at that moment, so
 /// it may index scratch memory. `run` returns when every task has ended. Which worker runs a task
 /// may differ from run to run; results never depend on it.
+///
+/// A task may call `run` itself, of its own executor or another. The executors of the library then
+/// run all tasks of that call on the calling thread, so no combination of them waits for itself.
 template <class E>
 concept Executor = requires(E& executor, Index tasks, TaskRef task) {
   { executor.workers() } -> std::convertible_to<Index>;

@@ -15,8 +15,8 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// Runs tasks in a parallel region of OpenMP. Inside another parallel region they run on the
-/// calling thread, as OpenMP does with nested regions unless told otherwise.
+/// Runs tasks in a parallel region of OpenMP. Inside another parallel region, or inside a task of
+/// another executor, all of them run on the calling thread.
 ///
 /// Eigen, too, uses OpenMP's threads once -fopenmp is given; the products of a layer are cut into
 /// tasks already, so define EIGEN_DONT_PARALLELIZE.
@@ -33,8 +33,15 @@ class OpenMpExecutor {
   Index workers() const noexcept { return workers_; }
 
   void run(Index tasks, TaskRef task) const noexcept {
+    if (tasks <= 1 || workers_ == 1 || detail::in_shared_task || omp_in_parallel() != 0) {
+      Serial().run(tasks, task);
+      return;
+    }
 #pragma omp parallel for schedule(dynamic, 1) num_threads(workers_)
-    for (Index i = 0; i < tasks; ++i) task(i, omp_get_thread_num());
+    for (Index i = 0; i < tasks; ++i) {
+      const detail::SharedTaskMark mark;
+      task(i, omp_get_thread_num());
+    }
   }
 
  private:

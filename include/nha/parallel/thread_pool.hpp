@@ -20,9 +20,12 @@ NHA_ISA_NAMESPACE_BEGIN
 /// Runs tasks on the calling thread and `workers - 1` threads of its own. Tasks are handed out one
 /// by one, so unequal ones balance.
 ///
-/// run() may be called from several threads, which then take turns, but not from within a task of
-/// the same pool: that call would wait for itself. It allocates nothing. Between two calls that
-/// follow each other closely the threads stay awake; after a pause they sleep.
+/// run() may be called from several threads, which then take turns. Called from a task, of this pool
+/// or of another executor, it runs all tasks on the calling thread: waiting for a turn there could
+/// wait for ever. A task must not wait for another thread that calls run() of the same pool.
+///
+/// run() allocates nothing. Between two calls that follow each other closely the threads stay awake;
+/// after a pause they sleep.
 class ThreadPool {
  public:
   /// @param workers how many tasks run at once, 1 to 1024; 0 for one per hardware thread
@@ -45,12 +48,12 @@ class ThreadPool {
   Index workers() const noexcept { return workers_; }
 
   void run(Index tasks, TaskRef task) {
-    if (tasks <= 1 || workers_ == 1) {
+    if (tasks <= 1 || workers_ == 1 || detail::in_shared_task) {
       Serial().run(tasks, task);
       return;
     }
     const std::lock_guard turn(turn_);
-    // The gate is closed and nobody is behind it: the job can be written.
+    // The gate is closed and no thread is behind it: the job can be written.
     task_ = &task;
     tasks_ = tasks;
     next_.store(0, std::memory_order_relaxed);
@@ -94,6 +97,7 @@ class ThreadPool {
   }
 
   void take_tasks(Index worker) noexcept {
+    const detail::SharedTaskMark mark;
     for (Index i = next_.fetch_add(1, std::memory_order_relaxed); i < tasks_;
          i = next_.fetch_add(1, std::memory_order_relaxed))
       (*task_)(i, worker);
