@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/host_device.hpp>
 
 #include <cstddef>
 
@@ -19,7 +20,7 @@ inline constexpr Index Dynamic = -1;
 inline constexpr Index kRowPadding = 16;
 
 /// `count` rounded up to a multiple of kRowPadding.
-NHA_INLINE constexpr Index padded(Index count) noexcept {
+NHA_HOST_DEVICE NHA_INLINE constexpr Index padded(Index count) noexcept {
   return (count + kRowPadding - 1) / kRowPadding * kRowPadding;
 }
 

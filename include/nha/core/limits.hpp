@@ -7,6 +7,7 @@
 #include <nha/core/index.hpp>
 
 #include <cstdint>
+#include <limits>
 
 NHA_NAMESPACE_BEGIN
 
@@ -26,6 +27,20 @@ inline constexpr std::int64_t kMostTokensSeen = std::int64_t{1} << 62;
 NHA_NAMESPACE_END
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Multiplies a positive product by one more extent, 0 or more. An extent of 0 counts as 1, so that
+/// it hides no overflow of the others. False, and nothing changed, where the result exceeds an
+/// Index.
+NHA_INLINE constexpr bool multiply_extent(Index& product, Index extent) noexcept {
+  if (extent <= 1) return true;
+  if (product > std::numeric_limits<Index>::max() / extent) return false;
+  product *= extent;
+  return true;
+}
+
+}  // namespace detail
 
 /// Checks a size before it is computed in integers, where a product of absurd sizes might wrap
 /// around and leave a small buffer.
