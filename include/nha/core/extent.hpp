@@ -14,7 +14,7 @@ NHA_NAMESPACE_BEGIN
 template <Index Size>
 class Extent {
  public:
-  constexpr Extent() noexcept = default;
+  NHA_INLINE constexpr Extent() noexcept = default;
   /// `size` must be Size: the code that takes sizes from a user has checked it.
   NHA_HOST_DEVICE NHA_INLINE constexpr explicit Extent([[maybe_unused]] Index size) noexcept {}
   NHA_HOST_DEVICE NHA_INLINE constexpr operator Index() const noexcept { return Size; }
@@ -23,7 +23,7 @@ class Extent {
 template <>
 class Extent<Dynamic> {
  public:
-  constexpr Extent() noexcept = default;
+  NHA_INLINE constexpr Extent() noexcept = default;
   NHA_HOST_DEVICE NHA_INLINE constexpr explicit Extent(Index size) noexcept : size_(size) {}
   NHA_HOST_DEVICE NHA_INLINE constexpr operator Index() const noexcept { return size_; }
 
