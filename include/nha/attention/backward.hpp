@@ -228,7 +228,7 @@ void backward(const std::type_identity_t<AttentionInputs<T, KeyDim, ValueDim, Sl
   using Call = detail::ChunkCall<T, KeyDim, ValueDim, Slots, SlotScalar>;
   detail::check_backward_options(options);
   validate_backward(inputs, state_before, cotangents, gradients);
-  validate_saved(inputs, cotangents.o.extent(2), saved);
+  validate_saved(inputs, cotangents.o.extent(2), saved, gradients);
   const AttentionShape& shape = state_before.shape();
   const Index query_heads = cotangents.o.extent(2);
   Index tokens = 0;

@@ -84,6 +84,14 @@ inline double softmax_scale(const AttentionOptions& options, Index key_dim) {
                                : 1.0 / std::sqrt(static_cast<double>(key_dim));
 }
 
+/// Whether any head has a window.
+inline bool has_window(const AttentionOptions& options) {
+  if (options.head_windows.empty()) return options.window > 0;
+  for (Index window : options.head_windows)
+    if (window > 0) return true;
+  return false;
+}
+
 /// @throws ArgumentError naming the first size that is out of range.
 inline void validate(const AttentionShape& shape) {
   check_size("batch", shape.batch, 0);
