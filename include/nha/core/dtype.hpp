@@ -81,13 +81,4 @@ template <class T>
 concept Scalar = std::is_same_v<T, float> || std::is_same_v<T, double> ||
     std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
 
-/// Name of a type as checkpoints write it: "F32", "F64", "BF16" or "F16".
-template <Scalar T>
-NHA_HOST_DEVICE NHA_INLINE constexpr const char* dtype_name() noexcept {
-  if constexpr (std::is_same_v<T, float>) return "F32";
-  if constexpr (std::is_same_v<T, double>) return "F64";
-  if constexpr (std::is_same_v<T, bfloat16>) return "BF16";
-  return "F16";
-}
-
 NHA_NAMESPACE_END

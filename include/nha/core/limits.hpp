@@ -24,6 +24,15 @@ inline constexpr Index kMostCallTokens = Index{1} << 40;
 /// Positions of a saved sequence beyond this are damage; adding to them must not overflow.
 inline constexpr std::int64_t kMostTokensSeen = std::int64_t{1} << 62;
 
+/// The most tasks that an executor runs at once.
+inline constexpr Index kMostWorkers = 1024;
+
+/// Longest header of a safetensors file that is read, in bytes: as in other readers of the format.
+inline constexpr std::uint64_t kLongestSafetensorsHeader = 100'000'000;
+
+/// The most numbers of one tensor or state that a test case in a file may ask for.
+inline constexpr double kMostCaseNumbers = 0x1p28;
+
 NHA_NAMESPACE_END
 
 NHA_ISA_NAMESPACE_BEGIN

@@ -127,7 +127,7 @@ inline void validate(const AttentionOptions& options, Index kv_heads) {
                      options.empty_slots == EmptySlots::masked ||
                      options.empty_slots == EmptySlots::mass_corrected,
                  "empty_slots is ", static_cast<int>(options.empty_slots),
-                 "; expected participate, masked or mass_corrected");
+                 "; expected a value of EmptySlots");
 }
 
 NHA_ISA_NAMESPACE_END
