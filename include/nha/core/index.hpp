@@ -24,4 +24,10 @@ NHA_HOST_DEVICE NHA_INLINE constexpr Index padded(Index count) noexcept {
   return (count + kRowPadding - 1) / kRowPadding * kRowPadding;
 }
 
+/// Whether kernels may take `count` numbers as a row without a tail. They assert it, which costs
+/// nothing where NDEBUG is defined.
+NHA_HOST_DEVICE NHA_INLINE constexpr bool is_padded(Index count) noexcept {
+  return count >= 0 && count % kRowPadding == 0;
+}
+
 NHA_NAMESPACE_END

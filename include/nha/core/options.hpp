@@ -123,11 +123,10 @@ inline void validate(const AttentionOptions& options, Index kv_heads) {
                      (std::isfinite(*options.softmax_scale) && *options.softmax_scale > 0),
                  "softmax_scale is ", options.softmax_scale.value_or(0.0),
                  "; expected a positive number");
-  check_argument(options.empty_slots == EmptySlots::participate ||
-                     options.empty_slots == EmptySlots::masked ||
-                     options.empty_slots == EmptySlots::mass_corrected,
-                 "empty_slots is ", static_cast<int>(options.empty_slots),
-                 "; expected a value of EmptySlots");
+  check_argument(
+      options.empty_slots == EmptySlots::participate || options.empty_slots == EmptySlots::masked ||
+          options.empty_slots == EmptySlots::mass_corrected,
+      "empty_slots is ", static_cast<int>(options.empty_slots), "; expected a value of EmptySlots");
 }
 
 NHA_ISA_NAMESPACE_END

@@ -5,7 +5,7 @@
 // The frame of memory/archive.hpp with magic "NHASTATE", version 1 and these sections, each there
 // once; unknown ones are skipped:
 //   1 layer     dtype u32 (F32 0, F64 1, BF16 2, F16 3), empty_slots u32 (participate 0, masked 1,
-//               mass_corrected 2), kv_heads, key_dim, value_dim, slots i64, scale f64, and per
+//               mass_corrected 2), kv_heads, key_dim, value_dim, slots i64, softmax_scale f64, and per
 //               head window, slot_delay i64, defaults filled in, and the slots' dtype u32 where it
 //               is not the accumulation type (F64 for F64, else F32): what must match to load
 //   2 sequence  tokens_seen i64, has_initial_slots u32
@@ -153,7 +153,7 @@ void check_state_layer(std::span<const std::byte> section,
   check_size("slots", shape.slots);
   check_archive_field("empty_slots", empty_slots_text(empty_slots),
                       empty_slots_text(static_cast<std::uint32_t>(options.empty_slots)));
-  check_archive_field("scale", all_digits(reader.number<double>()),
+  check_archive_field("softmax_scale", all_digits(reader.number<double>()),
                       all_digits(softmax_scale(options, shape.key_dim)));
   for (Index h = 0; h < shape.kv_heads; ++h) {
     const HeadOptions head = head_options(options, h);
