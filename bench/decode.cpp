@@ -2,6 +2,8 @@
 // Decode: one token of each sequence, for batches, groups of query heads and stored types of the
 // tensors and of the slots; and decode/context/, whose cost must not depend on the tokens before
 // it.
+#include <nha/core/names.hpp>
+
 #include <optional>
 #include <string>
 #include <type_traits>

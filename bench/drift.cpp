@@ -3,6 +3,7 @@
 // key/value head with 64 slots and dimension 64 is stepped beside the same layer in double, which
 // gets the same numbers. Counters: relative errors (by norm) of the outputs of the last 1,000
 // tokens and of the slots at the end.
+#include <nha/core/names.hpp>
 #include <nha/nha.hpp>
 
 #include <cmath>

@@ -9,11 +9,13 @@
 #include <nha/attention/step.hpp>
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/names.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/io/attention_case.hpp>
 #include <nha/io/safetensors.hpp>
 
 #include <algorithm>
+#include <cctype>
 #include <charconv>
 #include <cmath>
 #include <cstdio>
@@ -57,7 +59,7 @@ Exit status: 0 all results within tolerance, 1 some not, 2 wrong options or not 
 
 struct Options {
   nha::PrefillAlgorithm algorithm = nha::PrefillAlgorithm::automatic;
-  std::string dtype = "f32";
+  std::string dtype = "F32";
   bool backward = false;
   Index split = 0;  // 0: all tokens at once
   std::optional<double> tolerance;
@@ -256,10 +258,8 @@ void run_case(const std::string& path, const Options& options, Totals& totals) {
 }
 
 void run_file(const std::string& path, const Options& options, Totals& totals) {
-  if (options.dtype == "f64") return run_case<double>(path, options, totals);
-  if (options.dtype == "bf16") return run_case<nha::bfloat16>(path, options, totals);
-  if (options.dtype == "f16") return run_case<nha::float16>(path, options, totals);
-  run_case<float>(path, options, totals);
+  nha::with_dtype(options.dtype,
+                  [&](auto number) { run_case<decltype(number)>(path, options, totals); });
 }
 
 /// Runs one file; says in one line what is wrong with a file that is not a valid case.
@@ -334,9 +334,11 @@ std::optional<int> parse_arguments(const std::vector<std::string>& arguments, Op
       else
         return usage_error(wrong + "reference, recurrent, chunked or auto");
     } else if (argument == "--dtype") {
-      if (value != "f32" && value != "f64" && value != "bf16" && value != "f16")
+      options.dtype.clear();
+      for (const char c : value)
+        options.dtype += static_cast<char>(std::toupper(static_cast<unsigned char>(c)));
+      if (!nha::with_dtype(options.dtype, [](auto) {}))
         return usage_error(wrong + "f32, f64, bf16 or f16");
-      options.dtype = value;
     } else if (argument == "--device") {
       if (value != "cpu" && value != "cuda") return usage_error(wrong + "cpu or cuda");
       if (value == "cuda") {

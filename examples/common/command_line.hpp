@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nha/core/dtype.hpp>
+#include <nha/core/names.hpp>
 #include <nha/core/options.hpp>
 
 #include <algorithm>
@@ -112,15 +113,9 @@ inline TakeValue take_numbers(std::vector<Index>& to, Index least, Index most) {
 }
 inline TakeValue take_empty_slots(nha::EmptySlots& to) {
   return [&to](std::string_view value) {
-    if (value == "participate")
-      to = nha::EmptySlots::participate;
-    else if (value == "masked")
-      to = nha::EmptySlots::masked;
-    else if (value == "mass_corrected")
-      to = nha::EmptySlots::mass_corrected;
-    else
-      return false;
-    return true;
+    const std::optional<nha::EmptySlots> rule = nha::find_value(nha::kEmptySlotsNames, value);
+    if (rule) to = *rule;
+    return rule.has_value();
   };
 }
 

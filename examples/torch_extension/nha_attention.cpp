@@ -6,6 +6,7 @@
 #include <nha/attention/backward.hpp>
 #include <nha/attention/prefill.hpp>
 #include <nha/core/error.hpp>
+#include <nha/core/names.hpp>
 #include <nha/core/tensor.hpp>
 
 #include <ATen/Parallel.h>
@@ -289,13 +290,10 @@ nha::AttentionOptions make_options(const std::variant<Index, std::vector<Index>>
     options.head_windows = *windows;
   else
     options.window = std::get<Index>(window);
-  if (empty_slots == "masked")
-    options.empty_slots = nha::EmptySlots::masked;
-  else if (empty_slots == "mass_corrected")
-    options.empty_slots = nha::EmptySlots::mass_corrected;
-  else
-    nha::check_argument(empty_slots == "participate", "empty_slots is '", empty_slots,
-                        "'; expected participate, masked or mass_corrected");
+  const std::optional<nha::EmptySlots> rule = nha::find_value(nha::kEmptySlotsNames, empty_slots);
+  nha::check_argument(rule.has_value(), "empty_slots is '", empty_slots, "'; expected ",
+                      nha::name_list(nha::kEmptySlotsNames));
+  options.empty_slots = *rule;
   return options;
 }
 

@@ -45,8 +45,9 @@ using EigenElement = std::remove_pointer_t<decltype(std::declval<E&>().data())>;
 ///
 /// The view refers to the matrix's memory and is valid as long as that is. The operator's inputs
 /// need neighbouring elements along their last axis: give it row-major matrices.
+/// @throws ArgumentError if the sizes or strides of a Map overflow.
 template <detail::EigenStored E>
-NHA_INLINE auto view(E& dense) noexcept {
+NHA_INLINE auto view(E& dense) {
   using detail::extent_of_eigen;
   using T = detail::EigenElement<E>;
   if constexpr (E::IsVectorAtCompileTime)

@@ -32,6 +32,8 @@ list(FILTER shared EXCLUDE REGEX "^_ZN?K?S")
 set(values "N3nha[0-9]+v[0-9]+_[0-9]+(13ArgumentError|11FormatError|16AttentionOptions)")
 list(FILTER shared EXCLUDE REGEX "^_ZT[ISV]${values}E$")
 list(FILTER shared EXCLUDE REGEX "^_Z${values}([CD]I?[0-9]|aSE)")
+# Constants: kName, or kName<type>.
+list(FILTER shared EXCLUDE REGEX "^_ZN3nha[0-9]+v[0-9]+_[0-9]+k[A-Z][A-Za-z]*(I[a-z]E)?E$")
 # The static extents of a view type.
 list(FILTER shared EXCLUDE REGEX "^_ZN3nha[0-9]+v[0-9]+_[0-9]+10TensorView.*8kExtentsE$")
 if(shared)

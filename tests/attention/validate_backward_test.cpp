@@ -114,10 +114,50 @@ TEST_F(ValidateBackward, RefusesGradientsThatShareMemory) {
         w.mass = {w.mass.data(), {2, 2, 3}, {0, 3, 1}};
       },
       "gradients.mass has stride 0 along axis 0");
-  expect_refused([](Inputs&, Given&, Wanted& w) { w.q_window = w.q_slot; },
-                 "gradients.q_window begins where gradients.q_slot does");
+  expect_refused(
+      [](Inputs&, Given&, Wanted& w) { w.q_window = w.q_slot; },
+      "gradients.q_slot shares memory with gradients.q_window; expected memory of its own");
   expect_refused([](Inputs&, Given&, Wanted& w) { w.k_window = w.k_slot; },
-                 "gradients.k_window begins where gradients.k_slot does");
+                 "gradients.k_slot shares memory with gradients.k_window");
+  expect_refused(
+      [](Inputs&, Given&, Wanted& w) {
+        w.log_gate = {w.v.data() + 1, {2, 6, 2, 3}, {48, 8, 4, 1}};
+      },
+      "gradients.log_gate shares memory with gradients.v");
+}
+
+TEST_F(ValidateBackward, RefusesGradientsThatShareMemoryWithWhatIsRead) {
+  const auto writable = [](const float* data) { return const_cast<float*>(data); };
+  expect_refused(
+      [&](Inputs& in, Given&, Wanted& w) {
+        w.v = {writable(in.v.data()), {2, 6, 2, 4}};
+      },
+      "gradients.v shares memory with v; expected memory of its own");
+  expect_refused(
+      [&](Inputs& in, Given&, Wanted& w) {
+        w.write = {writable(in.log_gate.data()), {2, 6, 2, 3}};
+      },
+      "gradients.write shares memory with log_gate");
+  expect_refused(
+      [&](Inputs&, Given& given, Wanted& w) {
+        w.slot_k = {writable(given.slot_k.data()), {2, 2, 3, 8}};
+      },
+      "gradients.slot_k shares memory with cotangents.slot_k");
+  expect_refused(
+      [&](Inputs&, Given& given, Wanted& w) {
+        w.mass = {writable(given.o.data()), {2, 2, 3}};
+      },
+      "gradients.mass shares memory with cotangents.o");
+}
+
+TEST_F(ValidateBackward, RefusesSavedOutputsThatShareMemoryWithGradients) {
+  Gradients<float> gradients = unwritten_gradients(case_);
+  const Wanted wanted = gradients.views<float>();
+  nha::Tensor<float, 3> lse({2, 6, 4});
+  nha::validate_saved(case_.inputs(), 4, nha::AttentionSaved<float>{.lse = lse}, wanted);
+  const nha::AttentionSaved<float> saved{.lse = {gradients.q_slot.data(), {2, 6, 4}}};
+  NHA_EXPECT_ERROR(nha::validate_saved(case_.inputs(), 4, saved, wanted), nha::ArgumentError,
+                   "gradients.q_slot shares memory with saved.lse");
 }
 
 TEST_F(ValidateBackward, RefusesAGradientOfWriteStrengthsThatWereNotGiven) {

@@ -6,6 +6,7 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
+#include <cstdint>
 #include <functional>
 #include <limits>
 #include <string>
@@ -101,6 +102,80 @@ TEST_F(Validate, RefusesStridesItCannotUse) {
         out.o = {out.o.data(), {2, 6, 4, 4}, {96, 4, 4, 1}};
       },
       "some of its elements share memory");
+}
+
+TEST_F(Validate, RefusesOutputsThatShareMemory) {
+  nha::Tensor<float, 4> shared({2, 6, 4, 8});
+  expect_refused([](Inputs&, Outputs& out) { out.slot_share = out.lse; },
+                 "slot_share shares memory with lse; expected memory of its own");
+  expect_refused(
+      [&](Inputs& in, Outputs& out) { out.o = shared.view().slice<3>(0, 4), in.q_slot = shared; },
+      "o shares memory with q_slot");
+  expect_refused(
+      [&](Inputs& in, Outputs& out) {
+        in.v = shared.view().slice<2>(1, 2).slice<3>(2, 4);
+        out.o = shared.view().slice<3>(0, 4);
+      },
+      "o shares memory with v");
+  expect_refused(
+      [&](Inputs& in, Outputs& out) {
+        in.log_gate = shared.view().slice<2>(0, 2);
+        out.lse = {shared.data(), {2, 6, 4}};
+      },
+      "lse shares memory with log_gate");
+}
+
+TEST_F(Validate, TakesOutputsThatLieBetweenEachOther) {
+  nha::Tensor<float, 4> packed({2, 6, 4, 6});
+  const auto number = [&](Index n) {
+    return nha::TensorView<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>(
+        packed.data() + n, {2, 6, 4}, {6 * 4 * 6, 4 * 6, 6});
+  };
+  AttentionState<float> state(case_.attention_shape(), {.window = 3}), again = state;
+  nha::Workspace workspace;
+  nha::prefill(case_.inputs(), state, outputs_.views(), workspace);
+  nha::prefill(case_.inputs(), again,
+               {.o = packed.view().slice<3>(0, 4), .lse = number(4), .slot_share = number(5)},
+               workspace);
+  for (Index i = 0; i < outputs_.lse.size(); ++i) {
+    EXPECT_EQ(packed.data()[6 * i], outputs_.o.data()[4 * i]);
+    EXPECT_EQ(packed.data()[6 * i + 4], outputs_.lse.data()[i]);
+    EXPECT_EQ(packed.data()[6 * i + 5], outputs_.slot_share.data()[i]);
+  }
+}
+
+TEST_F(Validate, TakesOneTensorAsTwoInputs) {
+  Inputs in = case_.inputs();
+  in.q_slot = in.q_window;
+  in.k_slot = in.k_window;
+  AttentionState<float> state(case_.attention_shape(), {.window = 3});
+  nha::Workspace workspace;
+  nha::prefill(in, state, outputs_.views(), workspace);
+  EXPECT_EQ(state.tokens_seen(1), 6);
+}
+
+TEST_F(Validate, ShapesAreCheckedWithoutReadingValues) {
+  const nha::AttentionShape shape = case_.attention_shape();
+  const nha::AttentionOptions options{.window = 3};
+  case_.log_gate(1, 4, 0, 7) = 1;
+  nha::validate_shapes(case_.inputs(), shape, options, outputs_.views());
+  NHA_EXPECT_ERROR(nha::validate_values(case_.inputs(), shape), nha::ArgumentError,
+                   "log_gate of sequence row 1, token 4, head 0, slot 7 is 1");
+  // Of tensors that this machine cannot read, on a device for instance.
+  auto elsewhere = [place = std::uintptr_t{1} << 40](auto view) mutable {
+    using View = decltype(view);
+    auto* data = reinterpret_cast<decltype(view.data())>(place += std::uintptr_t{1} << 30);
+    return View(data, view.extents());
+  };
+  const Inputs in = case_.inputs();
+  const Outputs out = outputs_.views();
+  nha::validate_shapes(Inputs{.q_window = elsewhere(in.q_window),
+                              .k_window = elsewhere(in.k_window),
+                              .q_slot = elsewhere(in.q_slot),
+                              .k_slot = elsewhere(in.k_slot),
+                              .v = elsewhere(in.v),
+                              .log_gate = elsewhere(in.log_gate)},
+                       shape, options, Outputs{.o = elsewhere(out.o)});
 }
 
 TEST_F(Validate, RefusesGatesAboveZeroAndNaN) {

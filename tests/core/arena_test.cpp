@@ -5,6 +5,9 @@
 #include <gtest/gtest.h>
 
 #include <cstddef>
+#include <limits>
+
+#include "support/expect_error.hpp"
 
 namespace {
 
@@ -25,6 +28,25 @@ TEST(Arena, WithoutABlockItMeasuresTheSame) {
   EXPECT_EQ(arena.take<float>(3), nullptr);
   EXPECT_EQ(arena.take<double>(9), nullptr);
   EXPECT_EQ(arena.used(), 64u + 128u);
+}
+
+TEST(Arena, SizesThatOverflowStayTooLargeForAnyBuffer) {
+  constexpr nha::Index huge = std::numeric_limits<nha::Index>::max();
+  for (const nha::Index count : {huge, huge / 2, nha::Index{-1}}) {
+    nha::Arena arena(nullptr);
+    arena.take<float>(16);
+    arena.take<double>(count);
+    arena.take<double>(count);
+    arena.take<float>(16);  // adds nothing that would wrap around
+    EXPECT_GT(arena.used(), std::size_t{1} << 63) << count;
+    NHA_EXPECT_ERROR(nha::Buffer(arena.used()), nha::ArgumentError, "does not fit in memory");
+  }
+  nha::Arena bytes(nullptr);
+  bytes.take<char>(huge);
+  bytes.take<char>(huge);
+  EXPECT_GT(bytes.used(), std::size_t{1} << 63);
+  bytes.take<char>(huge);
+  EXPECT_GT(bytes.used(), std::size_t{1} << 63);
 }
 
 }  // namespace

@@ -162,4 +162,11 @@ TEST(Buffer, MoveAssignmentEmptiesTheOther) {
   EXPECT_EQ(a.size(), 32u);
 }
 
+TEST(Buffer, RefusesSizesThatNoMachineHas) {
+  CountingResource resource;
+  for (const std::size_t bytes : {SIZE_MAX, SIZE_MAX - 100, SIZE_MAX / 2 + 1, SIZE_MAX / 1000})
+    NHA_EXPECT_ERROR(Buffer(bytes, &resource), nha::ArgumentError, "does not fit in memory");
+  EXPECT_EQ(resource.allocations, 0);
+}
+
 }  // namespace

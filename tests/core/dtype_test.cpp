@@ -162,11 +162,4 @@ TEST(BFloat16, KnownValues) {
   EXPECT_EQ(bfloat16(-2.5f).bits, 0xc020u);
 }
 
-TEST(Dtype, NamesAreThoseOfCheckpoints) {
-  EXPECT_EQ(std::string(nha::dtype_name<float>()), "F32");
-  EXPECT_EQ(std::string(nha::dtype_name<double>()), "F64");
-  EXPECT_EQ(std::string(nha::dtype_name<bfloat16>()), "BF16");
-  EXPECT_EQ(std::string(nha::dtype_name<float16>()), "F16");
-}
-
 }  // namespace

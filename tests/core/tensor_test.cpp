@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <nha/core/dtype.hpp>
 #include <nha/core/tensor.hpp>
 
 #include <gtest/gtest.h>
@@ -125,6 +126,18 @@ TEST(Tensor, ImpossibleSizesFailBeforeAllocating) {
   constexpr Index huge = std::numeric_limits<Index>::max() / 8;
   NHA_EXPECT_ERROR(Small({huge, 4}), nha::ArgumentError, "does not fit in memory");
   NHA_EXPECT_ERROR(Small({huge * 4, 1}), nha::ArgumentError, "does not fit in memory");
+  // More than any machine has, though it can be counted.
+  NHA_EXPECT_ERROR(Small({Index{1} << 30, Index{1} << 30}), nha::ArgumentError,
+                   "does not fit in memory");
+}
+
+TEST(Tensor, AnExtentOfZeroHidesNoOverflow) {
+  using Cube = Tensor<float, 3>;
+  constexpr Index huge = Index{1} << 62;
+  NHA_EXPECT_ERROR(Cube({0, huge, huge}), nha::ArgumentError, "does not fit in memory");
+  NHA_EXPECT_ERROR(Cube({huge, 0, huge}), nha::ArgumentError, "does not fit in memory");
+  NHA_EXPECT_ERROR(Cube({huge, huge, 0}), nha::ArgumentError, "does not fit in memory");
+  EXPECT_EQ(Cube({0, 1 << 20, 1 << 20}).view().size(), 0);
 }
 
 }  // namespace

@@ -4,6 +4,7 @@
 #include <gtest/gtest.h>
 
 #include <array>
+#include <limits>
 #include <numeric>
 #include <span>
 #include <type_traits>
@@ -209,6 +210,82 @@ TEST(TensorView, NegativeExtentFails) {
   auto memory = counted(4);
   NHA_EXPECT_ERROR((TensorView<float, Dynamic, Dynamic>(memory.data(), {2, -2})),
                    nha::ArgumentError, "extent of axis 1 is -2; expected 0 or more");
+}
+
+constexpr Index kHuge = Index{1} << 32;
+constexpr Index kLargestIndex = std::numeric_limits<Index>::max();
+using One = TensorView<float, Dynamic>;
+using Two = TensorView<float, Dynamic, Dynamic>;
+using Three = TensorView<float, Dynamic, Dynamic, Dynamic>;
+
+TEST(TensorView, ExtentsWhoseProductOverflowsFail) {
+  auto memory = counted(1);
+  const std::span<float> span(memory);
+  NHA_EXPECT_ERROR(Two(span, {kHuge, kHuge}), nha::ArgumentError,
+                   "extents [4294967296, 4294967296] has too many elements");
+  NHA_EXPECT_ERROR(Two(memory.data(), {kHuge, kHuge}), nha::ArgumentError, "product overflows");
+  // Repeated elements take no memory, and still have a number.
+  NHA_EXPECT_ERROR(Two(memory.data(), {kHuge, kHuge}, {0, 0}), nha::ArgumentError,
+                   "product overflows");
+  EXPECT_EQ(Two(memory.data(), {kHuge, kHuge / 4}, {0, 0}).size(), Index{1} << 62);
+}
+
+TEST(TensorView, AnExtentOfZeroHidesNoOverflow) {
+  for (const Three::Sizes& extents :
+       {Three::Sizes{0, kHuge, kHuge}, {kHuge, 0, kHuge}, {kHuge, kHuge, 0}}) {
+    NHA_EXPECT_ERROR(Three(nullptr, extents), nha::ArgumentError, "product overflows");
+    NHA_EXPECT_ERROR(Three(nullptr, extents, {0, 0, 0}), nha::ArgumentError, "product overflows");
+  }
+  EXPECT_EQ(Three(nullptr, {kHuge, 0, kHuge / 16}).size(), 0);
+}
+
+TEST(TensorView, StridesThatReachTooFarFail) {
+  auto memory = counted(1);
+  const char* message = "reaches too far";
+  NHA_EXPECT_ERROR(Two(memory.data(), {2, 3}, {1, kLargestIndex}), nha::ArgumentError, message);
+  NHA_EXPECT_ERROR(Two(memory.data(), {2, 3}, {1, kHuge * (kHuge / 8)}), nha::ArgumentError,
+                   "extents [2, 3] and strides [1, 2305843009213693952]");
+  NHA_EXPECT_ERROR(One(memory.data(), {2}, {std::numeric_limits<Index>::min()}), nha::ArgumentError,
+                   message);
+  // Each axis fits, the two together do not; nor do elements on both sides of the first.
+  constexpr Index quarter = kLargestIndex / 8;
+  NHA_EXPECT_ERROR(Two(memory.data(), {2, 3}, {quarter, quarter}), nha::ArgumentError, message);
+  NHA_EXPECT_ERROR(Two(memory.data(), {2, 3}, {quarter, -quarter}), nha::ArgumentError, message);
+  EXPECT_EQ(Two(memory.data(), {2, 2}, {quarter, 1}).stride(0), quarter);
+  // Row-major extents that can be counted, but whose bytes cannot.
+  NHA_EXPECT_ERROR(Two(memory.data(), {kHuge, kHuge / 4}), nha::ArgumentError, message);
+  // Where there is one position or none, the stride leads nowhere.
+  EXPECT_EQ(Two(memory.data(), {1, 1}, {kLargestIndex, -kLargestIndex})(0, 0), 0.0f);
+  EXPECT_TRUE(Two(memory.data(), {0, 1}, {kLargestIndex, 1}).empty());
+}
+
+TEST(TensorView, PartsOfAViewThatReachesFarDoNotOverflow) {
+  auto memory = counted(1);
+  const One far(memory.data(), {2}, {kLargestIndex / 8});
+  const auto none = far.slice<0>(2, 0);
+  EXPECT_TRUE(none.empty());
+  const auto whole = far.split<0>(1);
+  EXPECT_EQ(whole.extents(), (Two::Sizes{1, 2}));
+  EXPECT_EQ(whole(0, 0), 0.0f);
+  EXPECT_EQ(whole.stride(1), kLargestIndex / 8);
+  EXPECT_EQ(far.split<0>(2).stride(0), kLargestIndex / 8);
+  EXPECT_EQ(far.insert_axis<0>().size(), 2);
+  const Two empty(nullptr, {kHuge, 0});
+  NHA_EXPECT_ERROR((void)empty.split<1>(kHuge), nha::ArgumentError, "product overflows");
+  EXPECT_EQ(empty.split<1>(8).extents(), (Three::Sizes{kHuge, 8, 0}));
+}
+
+TEST(TensorView, UncheckedTakesWhatItIsGiven) {
+  auto memory = counted(24);
+  using Rows = TensorView<float, Dynamic, 4>;
+  constexpr Index extents[] = {6, 4}, strides[] = {4, 1};
+  const Rows rows = Rows::unchecked(memory.data(), extents, strides);
+  static_assert(noexcept(Rows::unchecked(memory.data(), extents, strides)));
+  EXPECT_EQ(rows.extents(), (Rows::Sizes{6, 4}));
+  EXPECT_EQ(rows.strides(), (Rows::Sizes{4, 1}));
+  EXPECT_EQ(rows(5, 3), 23.0f);
+  EXPECT_EQ(Rows::unchecked(memory.data(), {2, 4}, {8, 1})(1, 0), 8.0f);
+  EXPECT_EQ(Rows::unchecked(nullptr, {-1, 4}, {4, 1}).extent(0), -1);  // nothing is looked at
 }
 
 TEST(TensorView, WorksInConstantExpressions) {

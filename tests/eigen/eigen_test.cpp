@@ -8,6 +8,7 @@
 
 #include <type_traits>
 
+#include "support/expect_error.hpp"
 #include "support/random_case.hpp"
 
 namespace {
@@ -107,6 +108,13 @@ TEST(Eigen, OperatorReadsAMatrixOfPackedProjections) {
   inputs.v = part(2);
   const auto packed = run();
   EXPECT_EQ(nha_test::relative_error(packed, separate), 0);
+}
+
+TEST(Eigen, MapsOfImpossibleSizesAreRefused) {
+  float value = 0;
+  constexpr Eigen::Index huge = Eigen::Index{1} << 32;
+  Eigen::Map<RowMajor, 0, Eigen::OuterStride<>> map(&value, huge, huge, Eigen::OuterStride<>(1));
+  NHA_EXPECT_ERROR((void)nha::view(map), nha::ArgumentError, "product overflows");
 }
 
 }  // namespace

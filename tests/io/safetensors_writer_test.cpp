@@ -56,6 +56,13 @@ TEST(SafetensorsWriter, TakesValuesWithAShapeToo) {
                    "tensor 'a' of shape [5, 5] has 24 values");
   NHA_EXPECT_ERROR(TensorToSave("a", {}, values.first(1)), nha::ArgumentError,
                    "tensor 'a' of shape [] has 1 values");
+  // Shapes whose product is right only where a sign or an overflow is overlooked.
+  constexpr Index huge = Index{1} << 32;
+  NHA_EXPECT_ERROR(TensorToSave("a", {-4, -6}, values), nha::ArgumentError, "of shape [-4, -6]");
+  NHA_EXPECT_ERROR(TensorToSave("a", {huge, huge}, values.first(0)), nha::ArgumentError,
+                   "has 0 values");
+  NHA_EXPECT_ERROR(TensorToSave("a", {0, huge, huge}, values.first(0)), nha::ArgumentError,
+                   "has 0 values");
 }
 
 TEST(SafetensorsWriter, WhatIsWrittenIsRead) {

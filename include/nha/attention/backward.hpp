@@ -223,7 +223,7 @@ void backward(const std::type_identity_t<AttentionInputs<T>>& inputs,
   using Call = detail::HeadCall<T, SlotScalar>;
   detail::check_backward_options(options);
   validate_backward(inputs, state_before, cotangents, gradients);
-  validate_saved(inputs, cotangents.o.extent(2), saved);
+  validate_saved(inputs, cotangents.o.extent(2), saved, gradients);
   const AttentionShape& shape = state_before.shape();
   const Index query_heads = cotangents.o.extent(2), group = query_heads / shape.kv_heads;
   Index tokens = 0;

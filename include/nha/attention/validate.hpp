@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The checks that reference, step and prefill make before they touch anything. Those of the backward are in validate_backward.hpp.
+//
+// Checks of shapes and memory read no element, so they hold for tensors on a device as well. Checks
+// of values read gates and write strengths.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
@@ -7,25 +10,17 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
+#include <nha/core/overlap.hpp>
 #include <nha/memory/state.hpp>
 
 #include <cmath>
 #include <cstddef>
 #include <cstdint>
-#include <cstdlib>
 #include <limits>
 #include <span>
 #include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
-
-/// Whether any head has a window.
-inline bool has_window(const AttentionOptions& options) {
-  if (options.head_windows.empty()) return options.window > 0;
-  for (Index window : options.head_windows)
-    if (window > 0) return true;
-  return false;
-}
 
 namespace detail {
 
@@ -44,26 +39,6 @@ void check_tokens(const char* name, const View& view, Index batch, Index tokens,
   check_argument(view.data() != nullptr || view.empty(), name, " has no data");
   check_argument(view.has_contiguous_rows(), name, " has stride ", view.stride(3),
                  " along its last axis; expected 1");
-}
-
-/// That no two elements of an output share memory: sorted by stride, each axis must step over all
-/// that the smaller ones reach. None is fine.
-template <class View>
-void check_distinct(const char* name, const View& view) {
-  if (view.data() == nullptr || view.empty()) return;
-  bool counted[View::rank] = {};
-  Index reach = 1;
-  for (int done = 0; done < View::rank; ++done) {
-    int next = -1;
-    for (int axis = 0; axis < View::rank; ++axis)
-      if (!counted[axis] && (next < 0 || std::abs(view.stride(axis)) < std::abs(view.stride(next))))
-        next = axis;
-    counted[next] = true;
-    if (view.extent(next) == 1) continue;
-    check_argument(std::abs(view.stride(next)) >= reach, name, " has stride ", view.stride(next),
-                   " along axis ", next, ": some of its elements share memory");
-    reach = std::abs(view.stride(next)) * (view.extent(next) - 1) + reach;
-  }
 }
 
 /// Offsets of packed sequences along the `tokens` tokens of a batch of 1. None is fine.
@@ -107,11 +82,11 @@ void check_gates(const Inputs& inputs) {
       }
 }
 
-/// The inputs against the state they go to, for `query_heads` query heads that `source` has.
-template <class T, class SlotScalar>
-void check_inputs(const AttentionInputs<T>& inputs, const AttentionStateBase<T, SlotScalar>& state,
-                  const char* source, Index query_heads) {
-  const AttentionShape& shape = state.shape();
+/// The shapes of the inputs against those of the state, for `query_heads` query heads that `source`
+/// has. What nothing reads is not looked at.
+template <class T>
+void check_inputs(const AttentionInputs<T>& inputs, const AttentionShape& shape,
+                  const AttentionOptions& options, const char* source, Index query_heads) {
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
   const Index heads = shape.kv_heads;
@@ -120,7 +95,7 @@ void check_inputs(const AttentionInputs<T>& inputs, const AttentionStateBase<T, 
   check_tokens("v", inputs.v, batch, tokens, heads, shape.value_dim);
   check_argument(query_heads > 0 && query_heads % heads == 0, source, " has ", query_heads,
                  " query heads; expected a multiple of the ", heads, " key/value heads");
-  if (has_window(state.options())) {
+  if (has_window(options)) {
     check_tokens("q_window", inputs.q_window, batch, tokens, query_heads, shape.key_dim);
     check_tokens("k_window", inputs.k_window, batch, tokens, heads, shape.key_dim);
   }
@@ -138,7 +113,23 @@ void check_inputs(const AttentionInputs<T>& inputs, const AttentionStateBase<T, 
   check_argument(cu.empty() || cu.size() == static_cast<std::size_t>(shape.batch) + 1,
                  "cu_seqlens has ", cu.size(), " entries; the state's ", shape.batch,
                  " sequences need ", shape.batch + 1);
-  if (shape.slots > 0 && !inputs.trust_gates) check_gates(inputs);
+}
+
+/// The memory of all inputs that are read.
+template <class T>
+void add_inputs(CallMemory& memory, const AttentionInputs<T>& inputs, const AttentionShape& shape,
+                const AttentionOptions& options) {
+  memory.reads("v", inputs.v);
+  if (has_window(options)) {
+    memory.reads("q_window", inputs.q_window);
+    memory.reads("k_window", inputs.k_window);
+  }
+  if (shape.slots > 0) {
+    memory.reads("q_slot", inputs.q_slot);
+    memory.reads("k_slot", inputs.k_slot);
+    memory.reads("log_gate", inputs.log_gate);
+    memory.reads("write", inputs.write);
+  }
 }
 
 /// One number for each query, [B, T, Hq], against the inputs. None is fine.
@@ -153,22 +144,42 @@ void check_per_query(const char* name, const View& view, Index batch, Index toke
 
 }  // namespace detail
 
-/// Checks all arguments of the operator against each other and the state.
+/// Checks the shapes of all arguments of the operator against each other and the state's, and that
+/// no output shares memory with another tensor. No element is read.
+/// @throws ArgumentError naming the first that does not fit.
+template <class T>
+void validate_shapes(const AttentionInputs<T>& inputs, const AttentionShape& shape,
+                     const AttentionOptions& options, const AttentionOutputs<T>& outputs) {
+  const Index batch = inputs.v.extent(0);
+  const Index tokens = inputs.v.extent(1);
+  const Index query_heads = outputs.o.extent(2);
+  detail::check_inputs(inputs, shape, options, "o", query_heads);
+  detail::check_tokens("o", outputs.o, batch, tokens, query_heads, shape.value_dim);
+  detail::check_per_query("lse", outputs.lse, batch, tokens, query_heads);
+  detail::check_per_query("slot_share", outputs.slot_share, batch, tokens, query_heads);
+  detail::CallMemory memory;
+  detail::add_inputs(memory, inputs, shape, options);
+  memory.writes("o", outputs.o);
+  memory.writes("lse", outputs.lse);
+  memory.writes("slot_share", outputs.slot_share);
+}
+
+/// Checks the values of gates and write strengths, unless the inputs say they are to be trusted.
+/// The shapes must have been checked.
+/// @throws ArgumentError naming the first gate above 0 or NaN, or write strength that is not finite.
+template <class T>
+void validate_values(const AttentionInputs<T>& inputs, const AttentionShape& shape) {
+  if (shape.slots > 0 && !inputs.trust_gates) detail::check_gates(inputs);
+}
+
+/// Checks all arguments of the operator against each other and the state: shapes and values.
 /// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
 template <class T, class SlotScalar>
 void validate(const std::type_identity_t<AttentionInputs<T>>& inputs,
               const AttentionStateBase<T, SlotScalar>& state,
               const std::type_identity_t<AttentionOutputs<T>>& outputs) {
-  const Index batch = inputs.v.extent(0);
-  const Index tokens = inputs.v.extent(1);
-  const Index query_heads = outputs.o.extent(2);
-  detail::check_inputs(inputs, state, "o", query_heads);
-  detail::check_tokens("o", outputs.o, batch, tokens, query_heads, state.shape().value_dim);
-  detail::check_distinct("o", outputs.o);
-  detail::check_per_query("lse", outputs.lse, batch, tokens, query_heads);
-  detail::check_distinct("lse", outputs.lse);
-  detail::check_per_query("slot_share", outputs.slot_share, batch, tokens, query_heads);
-  detail::check_distinct("slot_share", outputs.slot_share);
+  validate_shapes<T>(inputs, state.shape(), state.options(), outputs);
+  validate_values<T>(inputs, state.shape());
 }
 
 NHA_ISA_NAMESPACE_END

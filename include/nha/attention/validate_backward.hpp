@@ -9,6 +9,7 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
+#include <nha/core/overlap.hpp>
 #include <nha/memory/state.hpp>
 
 NHA_ISA_NAMESPACE_BEGIN
@@ -38,27 +39,35 @@ void check_masses(const char* name, const View& view, const AttentionShape& shap
                  "]; expected [", shape.batch, ", ", shape.kv_heads, ", ", shape.slots, "]");
 }
 
-/// That two gradients with roles in common are not meant for one tensor.
-template <class View>
-void check_apart(const char* name, const View& a, const char* other_name, const View& b) {
-  check_argument(a.data() == nullptr || a.data() != b.data(), name, " begins where ", other_name,
-                 " does; expected a tensor for each: they are written, not added");
+/// The memory of all gradients, which are written.
+template <class T>
+void add_gradients(CallMemory& memory, const AttentionGradients<T>& gradients) {
+  memory.writes("gradients.q_window", gradients.q_window);
+  memory.writes("gradients.k_window", gradients.k_window);
+  memory.writes("gradients.q_slot", gradients.q_slot);
+  memory.writes("gradients.k_slot", gradients.k_slot);
+  memory.writes("gradients.v", gradients.v);
+  memory.writes("gradients.log_gate", gradients.log_gate);
+  memory.writes("gradients.write", gradients.write);
+  memory.writes("gradients.slot_k", gradients.slot_k);
+  memory.writes("gradients.slot_v", gradients.slot_v);
+  memory.writes("gradients.mass", gradients.mass);
 }
 
 }  // namespace detail
 
-/// Checks all arguments of the backward against each other and the state the call began from.
-/// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
-template <class T, class SlotScalar>
-void validate_backward(const AttentionInputs<T>& inputs,
-                       const AttentionStateBase<T, SlotScalar>& state_before,
-                       const AttentionCotangents<T>& cotangents,
-                       const AttentionGradients<T>& gradients) {
-  const AttentionShape& shape = state_before.shape();
+/// Checks the shapes of all arguments of the backward against each other and the state's, and that
+/// no gradient shares memory with another tensor. No element is read.
+/// @throws ArgumentError naming the first that does not fit.
+template <class T>
+void validate_backward_shapes(const AttentionInputs<T>& inputs, const AttentionShape& shape,
+                              const AttentionOptions& options,
+                              const AttentionCotangents<T>& cotangents,
+                              const AttentionGradients<T>& gradients) {
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
   const Index query_heads = cotangents.o.extent(2);
-  detail::check_inputs(inputs, state_before, "cotangents.o", query_heads);
+  detail::check_inputs(inputs, shape, options, "cotangents.o", query_heads);
 
   detail::check_tokens("cotangents.o", cotangents.o, batch, tokens, query_heads, shape.value_dim);
   detail::check_per_query("cotangents.lse", cotangents.lse, batch, tokens, query_heads);
@@ -69,9 +78,7 @@ void validate_backward(const AttentionInputs<T>& inputs,
   detail::check_masses("cotangents.mass", cotangents.mass, shape);
 
   const auto check_tokens = [&](const char* name, const auto& view, Index heads, Index last) {
-    if (view.data() == nullptr) return;
-    detail::check_tokens(name, view, batch, tokens, heads, last);
-    detail::check_distinct(name, view);
+    if (view.data() != nullptr) detail::check_tokens(name, view, batch, tokens, heads, last);
   };
   const Index heads = shape.kv_heads;
   check_tokens("gradients.q_window", gradients.q_window, query_heads, shape.key_dim);
@@ -85,28 +92,50 @@ void validate_backward(const AttentionInputs<T>& inputs,
                  "gradients.write is wanted, but the inputs have no write strengths; expected both "
                  "or neither");
   detail::check_slots("gradients.slot_k", gradients.slot_k, shape, shape.key_dim);
-  detail::check_distinct("gradients.slot_k", gradients.slot_k);
   detail::check_slots("gradients.slot_v", gradients.slot_v, shape, shape.value_dim);
-  detail::check_distinct("gradients.slot_v", gradients.slot_v);
   detail::check_masses("gradients.mass", gradients.mass, shape);
-  detail::check_distinct("gradients.mass", gradients.mass);
-  detail::check_apart("gradients.q_window", gradients.q_window, "gradients.q_slot",
-                      gradients.q_slot);
-  detail::check_apart("gradients.k_window", gradients.k_window, "gradients.k_slot",
-                      gradients.k_slot);
+
+  detail::CallMemory memory;
+  detail::add_inputs(memory, inputs, shape, options);
+  memory.reads("cotangents.o", cotangents.o);
+  memory.reads("cotangents.lse", cotangents.lse);
+  memory.reads("cotangents.slot_share", cotangents.slot_share);
+  memory.reads("cotangents.slot_k", cotangents.slot_k);
+  memory.reads("cotangents.slot_v", cotangents.slot_v);
+  memory.reads("cotangents.mass", cotangents.mass);
+  detail::add_gradients(memory, gradients);
 }
 
-/// Checks what was kept of a call against its inputs.
+/// Checks all arguments of the backward against each other and the state the call began from:
+/// shapes and values.
+/// @throws ArgumentError naming the first that does not fit; nothing has then been touched.
+template <class T, class SlotScalar>
+void validate_backward(const std::type_identity_t<AttentionInputs<T>>& inputs,
+                       const AttentionStateBase<T, SlotScalar>& state_before,
+                       const std::type_identity_t<AttentionCotangents<T>>& cotangents,
+                       const std::type_identity_t<AttentionGradients<T>>& gradients) {
+  validate_backward_shapes<T>(inputs, state_before.shape(), state_before.options(), cotangents,
+                              gradients);
+  validate_values<T>(inputs, state_before.shape());
+}
+
+/// Checks what was kept of a call against its inputs, and that no gradient shares its memory. No
+/// element is read.
 /// @throws ArgumentError naming the first that does not fit.
 template <class T>
 void validate_saved(const AttentionInputs<T>& inputs, Index query_heads,
-                    const AttentionSaved<T>& saved) {
+                    const AttentionSaved<T>& saved, const AttentionGradients<T>& gradients) {
   const Index batch = inputs.v.extent(0);
   const Index tokens = inputs.v.extent(1);
   if (saved.o.data() != nullptr)
     detail::check_tokens("saved.o", saved.o, batch, tokens, query_heads, inputs.v.extent(3));
   detail::check_per_query("saved.lse", saved.lse, batch, tokens, query_heads);
   detail::check_per_query("saved.slot_share", saved.slot_share, batch, tokens, query_heads);
+  detail::CallMemory memory;
+  memory.reads("saved.o", saved.o);
+  memory.reads("saved.lse", saved.lse);
+  memory.reads("saved.slot_share", saved.slot_share);
+  detail::add_gradients(memory, gradients);
 }
 
 NHA_ISA_NAMESPACE_END

@@ -5,6 +5,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/arena.hpp>
+#include <nha/core/limits.hpp>
 
 #include <cstddef>
 #include <cstring>
@@ -22,11 +23,14 @@ NHA_ISA_NAMESPACE_BEGIN
 class Buffer {
  public:
   Buffer() noexcept = default;
+  /// @throws ArgumentError if no machine has so many bytes; what the resource throws where it has
+  ///   not.
   // Not inlined: GCC would see through to sizes that the checks refuse and warn of the memset.
   NHA_NOINLINE explicit Buffer(std::size_t bytes,
                                std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : memory_(memory), size_(bytes) {
     if (bytes == 0) return;
+    check_bytes("a buffer", static_cast<double>(bytes));
     data_ = static_cast<std::byte*>(memory->allocate(bytes, kAlignment));
     std::memset(data_, 0, bytes);
   }

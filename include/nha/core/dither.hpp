@@ -12,9 +12,9 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/host_device.hpp>
 #include <nha/core/index.hpp>
 
-#include <bit>
 #include <cstdint>
 #include <type_traits>
 
@@ -29,7 +29,8 @@ inline constexpr std::uint32_t kDitherColumn = 0xabc98389u;
 inline constexpr Index kDitherPeriod = 8;
 
 /// The dither, in units of 2^-32, of the number at a row and column after the token at `position`.
-NHA_INLINE constexpr std::uint32_t dither(std::int64_t position, Index row, Index column) noexcept {
+NHA_HOST_DEVICE NHA_INLINE constexpr std::uint32_t dither(std::int64_t position, Index row,
+                                                          Index column) noexcept {
   return static_cast<std::uint32_t>(position) * kDitherPosition +
          static_cast<std::uint32_t>(row) * kDitherRow +
          static_cast<std::uint32_t>(column % kDitherPeriod) * kDitherColumn;
@@ -37,9 +38,9 @@ NHA_INLINE constexpr std::uint32_t dither(std::int64_t position, Index row, Inde
 
 /// The stored number next to `value` in magnitude, below or above as the dither says; `value`
 /// itself where it can be stored. NaN stays NaN.
-NHA_INLINE constexpr bfloat16 round_dithered(float value, std::uint32_t dither,
-                                             bfloat16 /*type*/) noexcept {
-  const auto word = std::bit_cast<std::uint32_t>(value);
+NHA_HOST_DEVICE NHA_INLINE constexpr bfloat16 round_dithered(float value, std::uint32_t dither,
+                                                             bfloat16 /*type*/) noexcept {
+  const auto word = bits_as<std::uint32_t>(value);
   const std::uint32_t moved = value != value ? word | 0x400000u : word + (dither >> 16);
   bfloat16 rounded;
   rounded.bits = static_cast<std::uint16_t>(moved >> 16);
@@ -48,9 +49,9 @@ NHA_INLINE constexpr bfloat16 round_dithered(float value, std::uint32_t dither,
 /// The same. Finite numbers beyond the largest of float16 become that one, an infinity may become
 /// NaN, and below 2^-14, where the stored numbers lie less close than digits are cut off here, most
 /// are rounded towards 0: by 6e-8 at most.
-NHA_INLINE constexpr float16 round_dithered(float value, std::uint32_t dither,
-                                            float16 /*type*/) noexcept {
-  const auto word = std::bit_cast<std::uint32_t>(value);
+NHA_HOST_DEVICE NHA_INLINE constexpr float16 round_dithered(float value, std::uint32_t dither,
+                                                            float16 /*type*/) noexcept {
+  const auto word = bits_as<std::uint32_t>(value);
   const std::uint32_t magnitude = word & 0x7fffffffu;
   const std::uint32_t moved = magnitude + (dither >> 19);  // of the 13 digits that are cut off
   std::uint32_t bits = 0;
@@ -59,7 +60,7 @@ NHA_INLINE constexpr float16 round_dithered(float value, std::uint32_t dither,
   else if (moved == 0x7f800000u)
     bits = 0x7c00u;
   else if (moved < 0x38800000u)
-    bits = static_cast<std::uint32_t>(std::bit_cast<float>(moved) * 0x1p24f);
+    bits = static_cast<std::uint32_t>(bits_as<float>(moved) * 0x1p24f);
   else
     bits = moved < 0x47800000u ? (moved - 0x38000000u) >> 13 : 0x7bffu;
   float16 rounded;
@@ -69,7 +70,8 @@ NHA_INLINE constexpr float16 round_dithered(float value, std::uint32_t dither,
 
 /// A sum as it is stored in T: rounded by the dither where T is a half type, as it is elsewhere.
 template <Scalar T>
-NHA_INLINE constexpr T stored_sum(accumulate_t<T> value, std::uint32_t dither) noexcept {
+NHA_HOST_DEVICE NHA_INLINE constexpr T stored_sum(accumulate_t<T> value,
+                                                  std::uint32_t dither) noexcept {
   if constexpr (std::is_same_v<T, accumulate_t<T>>)
     return value;
   else

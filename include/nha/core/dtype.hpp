@@ -6,9 +6,8 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/index.hpp>
+#include <nha/core/host_device.hpp>
 
-#include <bit>
 #include <concepts>
 #include <cstdint>
 #include <type_traits>
@@ -20,15 +19,16 @@ struct bfloat16 {
   std::uint16_t bits = 0;
 
   bfloat16() = default;
-  NHA_INLINE constexpr explicit bfloat16(float value) noexcept : bits(round(value)) {}
-  NHA_INLINE constexpr explicit operator float() const noexcept {
-    return std::bit_cast<float>(static_cast<std::uint32_t>(bits) << 16);
+  NHA_HOST_DEVICE NHA_INLINE constexpr explicit bfloat16(float value) noexcept
+      : bits(round(value)) {}
+  NHA_HOST_DEVICE NHA_INLINE constexpr explicit operator float() const noexcept {
+    return bits_as<float>(static_cast<std::uint32_t>(bits) << 16);
   }
-  NHA_INLINE friend constexpr bool operator==(bfloat16, bfloat16) = default;
+  NHA_HOST_DEVICE NHA_INLINE friend constexpr bool operator==(bfloat16, bfloat16) = default;
 
  private:
-  NHA_INLINE static constexpr std::uint16_t round(float value) noexcept {
-    const auto word = std::bit_cast<std::uint32_t>(value);
+  NHA_HOST_DEVICE NHA_INLINE static constexpr std::uint16_t round(float value) noexcept {
+    const auto word = bits_as<std::uint32_t>(value);
     if ((word & 0x7fffffffu) > 0x7f800000u)
       return static_cast<std::uint16_t>((word >> 16) | 0x40u);  // NaN, made quiet
     return static_cast<std::uint16_t>((word + 0x7fffu + ((word >> 16) & 1u)) >> 16);
@@ -40,31 +40,31 @@ struct float16 {
   std::uint16_t bits = 0;
 
   float16() = default;
-  NHA_INLINE constexpr explicit float16(float value) noexcept : bits(round(value)) {}
-  NHA_INLINE constexpr explicit operator float() const noexcept {
+  NHA_HOST_DEVICE NHA_INLINE constexpr explicit float16(float value) noexcept
+      : bits(round(value)) {}
+  NHA_HOST_DEVICE NHA_INLINE constexpr explicit operator float() const noexcept {
     const std::uint32_t sign = static_cast<std::uint32_t>(bits & 0x8000u) << 16;
     const std::uint32_t exponent = (bits >> 10) & 31u;
     const std::uint32_t fraction = bits & 0x3ffu;
-    if (exponent == 31u) return std::bit_cast<float>(sign | 0x7f800000u | (fraction << 13));
+    if (exponent == 31u) return bits_as<float>(sign | 0x7f800000u | (fraction << 13));
     if (exponent == 0u) {
       const float magnitude = static_cast<float>(fraction) * 0x1p-24f;
       return sign != 0u ? -magnitude : magnitude;
     }
-    return std::bit_cast<float>(sign | ((exponent + 112u) << 23) | (fraction << 13));
+    return bits_as<float>(sign | ((exponent + 112u) << 23) | (fraction << 13));
   }
-  NHA_INLINE friend constexpr bool operator==(float16, float16) = default;
+  NHA_HOST_DEVICE NHA_INLINE friend constexpr bool operator==(float16, float16) = default;
 
  private:
-  NHA_INLINE static constexpr std::uint16_t round(float value) noexcept {
-    const auto word = std::bit_cast<std::uint32_t>(value);
+  NHA_HOST_DEVICE NHA_INLINE static constexpr std::uint16_t round(float value) noexcept {
+    const auto word = bits_as<std::uint32_t>(value);
     const auto sign = static_cast<std::uint16_t>((word >> 16) & 0x8000u);
     const std::uint32_t magnitude = word & 0x7fffffffu;
     if (magnitude > 0x7f800000u) return static_cast<std::uint16_t>(sign | 0x7e00u);
     if (magnitude >= 0x477ff000u) return static_cast<std::uint16_t>(sign | 0x7c00u);  // >= 65520
     if (magnitude < 0x38800000u) {  // below 2^-14: the addition rounds to a multiple of 2^-24
-      const float shifted = std::bit_cast<float>(magnitude) + 0.5f;
-      return static_cast<std::uint16_t>(sign |
-                                        (std::bit_cast<std::uint32_t>(shifted) - 0x3f000000u));
+      const float shifted = bits_as<float>(magnitude) + 0.5f;
+      return static_cast<std::uint16_t>(sign | (bits_as<std::uint32_t>(shifted) - 0x3f000000u));
     }
     const std::uint32_t rounded = magnitude + 0xfffu + ((magnitude >> 13) & 1u);
     return static_cast<std::uint16_t>(sign | ((rounded - 0x38000000u) >> 13));
@@ -80,14 +80,5 @@ using accumulate_t =
 template <class T>
 concept Scalar = std::is_same_v<T, float> || std::is_same_v<T, double> ||
     std::is_same_v<T, bfloat16> || std::is_same_v<T, float16>;
-
-/// Name of a type as checkpoints write it: "F32", "F64", "BF16" or "F16".
-template <Scalar T>
-NHA_INLINE constexpr const char* dtype_name() noexcept {
-  if constexpr (std::is_same_v<T, float>) return "F32";
-  if constexpr (std::is_same_v<T, double>) return "F64";
-  if constexpr (std::is_same_v<T, bfloat16>) return "BF16";
-  return "F16";
-}
 
 NHA_NAMESPACE_END

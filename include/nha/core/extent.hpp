@@ -4,6 +4,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/host_device.hpp>
 #include <nha/core/index.hpp>
 
 NHA_NAMESPACE_BEGIN
@@ -14,17 +15,17 @@ template <Index Size>
 class Extent {
  public:
   NHA_INLINE constexpr Extent() noexcept = default;
-  /// `size` must be Size: whoever takes sizes from a user has checked it.
-  NHA_INLINE constexpr explicit Extent([[maybe_unused]] Index size) noexcept {}
-  NHA_INLINE constexpr operator Index() const noexcept { return Size; }
+  /// `size` must be Size: the code that takes sizes from a user has checked it.
+  NHA_HOST_DEVICE NHA_INLINE constexpr explicit Extent([[maybe_unused]] Index size) noexcept {}
+  NHA_HOST_DEVICE NHA_INLINE constexpr operator Index() const noexcept { return Size; }
 };
 
 template <>
 class Extent<Dynamic> {
  public:
   NHA_INLINE constexpr Extent() noexcept = default;
-  NHA_INLINE constexpr explicit Extent(Index size) noexcept : size_(size) {}
-  NHA_INLINE constexpr operator Index() const noexcept { return size_; }
+  NHA_HOST_DEVICE NHA_INLINE constexpr explicit Extent(Index size) noexcept : size_(size) {}
+  NHA_HOST_DEVICE NHA_INLINE constexpr operator Index() const noexcept { return size_; }
 
  private:
   Index size_ = 0;

@@ -3,6 +3,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/host_device.hpp>
 
 #include <cstddef>
 
@@ -19,8 +20,14 @@ inline constexpr Index Dynamic = -1;
 inline constexpr Index kRowPadding = 16;
 
 /// `count` rounded up to a multiple of kRowPadding.
-NHA_INLINE constexpr Index padded(Index count) noexcept {
+NHA_HOST_DEVICE NHA_INLINE constexpr Index padded(Index count) noexcept {
   return (count + kRowPadding - 1) / kRowPadding * kRowPadding;
+}
+
+/// Whether kernels may take `count` numbers as a row without a tail. They assert it, which costs
+/// nothing where NDEBUG is defined.
+NHA_HOST_DEVICE NHA_INLINE constexpr bool is_padded(Index count) noexcept {
+  return count >= 0 && count % kRowPadding == 0;
 }
 
 NHA_NAMESPACE_END

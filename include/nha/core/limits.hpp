@@ -7,6 +7,7 @@
 #include <nha/core/index.hpp>
 
 #include <cstdint>
+#include <limits>
 
 NHA_NAMESPACE_BEGIN
 
@@ -23,9 +24,32 @@ inline constexpr Index kMostCallTokens = Index{1} << 40;
 /// Positions of a saved sequence beyond this are damage; adding to them must not overflow.
 inline constexpr std::int64_t kMostTokensSeen = std::int64_t{1} << 62;
 
+/// The most tasks that an executor runs at once.
+inline constexpr Index kMostWorkers = 1024;
+
+/// Longest header of a safetensors file that is read, in bytes: as in other readers of the format.
+inline constexpr std::uint64_t kLongestSafetensorsHeader = 100'000'000;
+
+/// The most numbers of one tensor or state that a test case in a file may ask for.
+inline constexpr double kMostCaseNumbers = 0x1p28;
+
 NHA_NAMESPACE_END
 
 NHA_ISA_NAMESPACE_BEGIN
+
+namespace detail {
+
+/// Multiplies a positive product by one more extent, 0 or more. An extent of 0 counts as 1, so that
+/// it hides no overflow of the others. False, and nothing changed, where the result exceeds an
+/// Index.
+NHA_INLINE constexpr bool multiply_extent(Index& product, Index extent) noexcept {
+  if (extent <= 1) return true;
+  if (product > std::numeric_limits<Index>::max() / extent) return false;
+  product *= extent;
+  return true;
+}
+
+}  // namespace detail
 
 /// Checks a size before it is computed in integers, where a product of absurd sizes might wrap
 /// around and leave a small buffer.

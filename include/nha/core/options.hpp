@@ -70,6 +70,14 @@ inline double softmax_scale(const AttentionOptions& options, Index key_dim) {
                                : 1.0 / std::sqrt(static_cast<double>(key_dim));
 }
 
+/// Whether any head has a window.
+inline bool has_window(const AttentionOptions& options) {
+  if (options.head_windows.empty()) return options.window > 0;
+  for (Index window : options.head_windows)
+    if (window > 0) return true;
+  return false;
+}
+
 /// @throws ArgumentError naming the first size that is out of range.
 inline void validate(const AttentionShape& shape) {
   check_size("batch", shape.batch, 0);
@@ -101,11 +109,10 @@ inline void validate(const AttentionOptions& options, Index kv_heads) {
                      (std::isfinite(*options.softmax_scale) && *options.softmax_scale > 0),
                  "softmax_scale is ", options.softmax_scale.value_or(0.0),
                  "; expected a positive number");
-  check_argument(options.empty_slots == EmptySlots::participate ||
-                     options.empty_slots == EmptySlots::masked ||
-                     options.empty_slots == EmptySlots::mass_corrected,
-                 "empty_slots is ", static_cast<int>(options.empty_slots),
-                 "; expected participate, masked or mass_corrected");
+  check_argument(
+      options.empty_slots == EmptySlots::participate || options.empty_slots == EmptySlots::masked ||
+          options.empty_slots == EmptySlots::mass_corrected,
+      "empty_slots is ", static_cast<int>(options.empty_slots), "; expected a value of EmptySlots");
 }
 
 NHA_ISA_NAMESPACE_END

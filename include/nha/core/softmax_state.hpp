@@ -6,16 +6,16 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/host_device.hpp>
 #include <nha/core/numeric.hpp>
 
-#include <algorithm>
 #include <cmath>
 
-NHA_ISA_NAMESPACE_BEGIN
+NHA_NAMESPACE_BEGIN
 
 /// exp(before - after) for maxima, where -infinity to -infinity is no change.
 template <class T>
-NHA_INLINE T rescale_factor(T before, T after) noexcept {
+NHA_HOST_DEVICE NHA_INLINE T rescale_factor(T before, T after) noexcept {
   if (before == after) return T{1};
   return before == -kInfinity<T> ? T{0} : std::exp(before - after);
 }
@@ -28,8 +28,8 @@ struct SoftmaxState {
 
   /// Makes ready for logits of which `largest` is the largest. Returns the factor by which all that
   /// was weighted before must be multiplied.
-  NHA_INLINE T update(T largest) noexcept {
-    const T after = std::max(maximum, largest);
+  NHA_HOST_DEVICE NHA_INLINE T update(T largest) noexcept {
+    const T after = maximum < largest ? largest : maximum;
     const T kept = rescale_factor(maximum, after);
     sum *= kept;
     maximum = after;
@@ -41,7 +41,7 @@ struct SoftmaxState {
     T ours, theirs;
   };
   /// Adds what another softmax has seen.
-  NHA_INLINE MergeFactors merge(const SoftmaxState& other) noexcept {
+  NHA_HOST_DEVICE NHA_INLINE MergeFactors merge(const SoftmaxState& other) noexcept {
     const T ours = update(other.maximum);
     const T theirs = rescale_factor(other.maximum, maximum);
     sum += other.sum * theirs;
@@ -49,9 +49,13 @@ struct SoftmaxState {
   }
 
   /// Natural logarithm of the sum of exp(logit); -infinity where nothing was seen.
-  T lse() const noexcept { return sum == T{0} ? -kInfinity<T> : maximum + std::log(sum); }
+  NHA_HOST_DEVICE NHA_INLINE T lse() const noexcept {
+    return sum == T{0} ? -kInfinity<T> : maximum + std::log(sum);
+  }
   /// What sums of weighted values are multiplied by at the end; 0 where nothing was seen.
-  T normalizer() const noexcept { return sum == T{0} ? T{0} : T{1} / sum; }
+  NHA_HOST_DEVICE NHA_INLINE T normalizer() const noexcept {
+    return sum == T{0} ? T{0} : T{1} / sum;
+  }
 };
 
-NHA_ISA_NAMESPACE_END
+NHA_NAMESPACE_END

@@ -7,11 +7,11 @@
 #include <nha/core/buffer.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/tensor_view.hpp>
 
 #include <array>
 #include <cstddef>
-#include <limits>
 #include <memory_resource>
 #include <span>
 #include <utility>
@@ -59,8 +59,8 @@ class Tensor {
   std::span<T> values() noexcept { return {data(), static_cast<std::size_t>(size())}; }
   std::span<const T> values() const noexcept { return {data(), static_cast<std::size_t>(size())}; }
 
-  View view() noexcept { return View(data(), extents_); }
-  ConstView view() const noexcept { return ConstView(data(), extents_); }
+  View view() noexcept { return view_of<View>(data()); }
+  ConstView view() const noexcept { return view_of<ConstView>(data()); }
   operator View() noexcept { return view(); }
   operator ConstView() const noexcept { return view(); }
 
@@ -75,16 +75,28 @@ class Tensor {
 
  private:
   static std::size_t bytes_of(const Sizes& extents) {
-    std::size_t bytes = sizeof(T);
+    Index bytes = sizeof(T);
     for (Index extent : extents) {
       check_argument(extent >= 0, "extent of a tensor is ", extent, "; expected 0 or more");
-      const auto count = static_cast<std::size_t>(extent);
-      constexpr auto most = static_cast<std::size_t>(std::numeric_limits<Index>::max());
-      check_argument(count == 0 || bytes <= most / count, "a tensor with an extent of ", extent,
+      check_argument(detail::multiply_extent(bytes, extent), "a tensor with an extent of ", extent,
                      " does not fit in memory");
-      bytes *= count;
     }
-    return bytes;
+    for (Index extent : extents)
+      if (extent == 0) return 0;
+    return static_cast<std::size_t>(bytes);
+  }
+
+  /// Of extents that the constructor has checked.
+  template <class V, class Element>
+  V view_of(Element* data) const noexcept {
+    Index extents[Rank], strides[Rank];
+    Index step = 1;
+    for (int axis = Rank - 1; axis >= 0; --axis) {
+      extents[axis] = extents_[static_cast<std::size_t>(axis)];
+      strides[axis] = step;
+      step *= extents[axis];
+    }
+    return V::unchecked(data, extents, strides);
   }
 
   Buffer buffer_;  // first: where an assignment cannot allocate, the extents stay as they were

@@ -24,6 +24,7 @@ class Workspace {
 
   /// Makes sure of at least `bytes`; what was in it is lost if it has to grow. It then grows by at
   /// least half, so that a need that rises step by step is met in few steps.
+  /// @throws ArgumentError if no machine has so many bytes.
   void reserve(std::size_t bytes) {
     if (bytes > buffer_.size())
       buffer_ = Buffer(std::max(bytes, buffer_.size() + buffer_.size() / 2), buffer_.memory());

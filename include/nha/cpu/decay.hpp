@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
-// The tokens of a chunk seen through the slots: their decays inside it, exact for every gate.
+// The tokens of a chunk as its queries read them through the slots, exact for every gate.
 //
-// In closed form the pair (query i, token j <= i) meets in slot m with the factor s_j[m] *
-// exp(G_i[m] - G_j[m]), G being the running sum of the log gates. Splitting that exponential into a
-// factor for i and one for j turns the sum into a matrix product but overflows for fast gates. Both
-// functions below instead walk the chunk with Horner's rule, one multiplication by the retention of
-// each token, so a factor is a product of numbers in [0, 1] and no gate is too fast or too slow.
-// The chunk is short (see chunk_plan.hpp) and only pairs j <= i are touched: half of what the
-// product does.
+// Token j meets query i >= j in slot m with the weight s_j[m] a_(j+1)[m] ... a_i[m]: its write
+// strength times the retentions of the tokens after it. The closed form s_j exp(G_i - G_j), with
+// running sums G of the log gates, would split into factors for i and j and make a matrix product.
+// These factors overflow for fast gates. The functions here walk the chunk with Horner's rule
+// instead, one multiplication by a retention for each token. Every weight is then a product of
+// numbers in [0, 1], and no gate is too fast or too slow. Chunks are short
+// (attention/chunked/plan.hpp), and only pairs j <= i are touched: half of what a product does.
 #pragma once
 
 #include <nha/config.hpp>
@@ -17,19 +17,21 @@
 #include <nha/cpu/simd.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <limits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace cpu {
 
-/// The tokens that enter the slots during a chunk, oldest first: rows `first` to `count`-1 of
-/// retention and write strengths [count, stride]. Rows before `first` lie before the sequence.
+/// The tokens that enter the slots during a chunk, oldest first: rows `first` to `count` - 1 of
+/// retention and write strengths [count, stride]. The rows before `first` hold no token, since the
+/// sequence had none so early.
 template <class T>
 struct EnteringGates {
   const T* retention;
   const T* write;
-  Index stride;  // padded(slots)
+  Index stride;  // padded(slots): the functions below need no tails
   Index first;
   Index count;
 };
@@ -86,6 +88,7 @@ NHA_INLINE void decay_logits_tile(const EnteringGates<T>& gates, Index group, In
 template <class Arch = simd::default_arch, class T>
 void decay_logits(const EnteringGates<T>& gates, Index group, const T* pairs, Index pair_stride,
                   T* logits, Index logit_stride) noexcept {
+  assert(is_padded(gates.stride));
   constexpr Index kLanes = simd::lanes<T, Arch>;
   constexpr int kRows = 4;
   constexpr int kVectors = kRowPadding / kLanes < 2 ? 1 : 2;
@@ -153,14 +156,15 @@ NHA_INLINE void decay_weights_block(const EnteringGates<T>& gates, Index newest,
 
 }  // namespace detail
 
-/// The way back: softmax weights on the slots as each query saw them become weights on the slots at
-/// the chunk's start (in place) and weights on the tokens that entered since, which are added to
+/// Turns softmax weights on the slots as each query saw them into weights on the slots at the
+/// chunk's start, in place, and weights on the tokens that entered since. The latter are added to
 /// token_weights [count * group, count]:
 ///   for j from the row's token down to 0:  token_weights[r, j] += weights[r] . s_j
 ///                                          weights[r] <- weights[r] a_j
 template <class Arch = simd::default_arch, class T>
 void decay_weights(const EnteringGates<T>& gates, Index group, T* weights, Index weight_stride,
                    T* token_weights, Index token_stride) noexcept {
+  assert(is_padded(gates.stride));
   constexpr int kLanes = static_cast<int>(simd::lanes<T, Arch>);
   const Index rows = gates.count * group;
   for (Index row = 0; row < rows; ++row) {
@@ -172,11 +176,12 @@ void decay_weights(const EnteringGates<T>& gates, Index group, T* weights, Index
   }
 }
 
-/// What the whole chunk does to the slots: total [stride] is the product of all retentions, and
-/// strength [count, stride] what is left of each token's write strength at the chunk's end, s_j
+/// What the whole chunk does to the slots. `total` [stride] is the product of all retentions.
+/// `strength` [count, stride] is what is left of each token's write strength at the chunk's end: s_j
 /// times the retentions of the tokens after it. Rows before gates.first are not written.
 template <class Arch = simd::default_arch, class T>
 void chunk_strengths(const EnteringGates<T>& gates, T* total, T* strength) noexcept {
+  assert(is_padded(gates.stride));
   using V = simd::vec<T, Arch>;
   for (Index slot = 0; slot < gates.stride; slot += simd::lanes<T, Arch>) {
     V product(T{1});
@@ -193,6 +198,7 @@ void chunk_strengths(const EnteringGates<T>& gates, T* total, T* strength) noexc
 /// -infinity where a mass is not above 0.
 template <class Arch = simd::default_arch, class T>
 void mass_terms(const T* mass, Index count, T* inverse, T* log) noexcept {
+  assert(is_padded(count));
   using V = simd::vec<T, Arch>;
   const V least(std::numeric_limits<T>::min());
   for (Index m = 0; m < count; m += simd::lanes<T, Arch>) {
@@ -202,11 +208,12 @@ void mass_terms(const T* mass, Index count, T* inverse, T* log) noexcept {
   }
 }
 
-/// The mass of each slot as each token of the chunk sees it, given that at the chunk's start: seen
-/// [count, stride], with its mass_terms().
+/// The mass of each slot as each token of the chunk sees it, `seen` [count, stride], from the mass
+/// [stride] at the chunk's start, with its mass_terms().
 template <class Arch = simd::default_arch, class T>
 void decay_mass(const EnteringGates<T>& gates, const T* mass, T* seen, T* inverse,
                 T* log) noexcept {
+  assert(is_padded(gates.stride));
   for (Index i = 0; i < gates.count; ++i) {
     for (Index m = 0; m < gates.stride; ++m) {
       const Index at = i * gates.stride + m;

@@ -14,6 +14,7 @@
 
 #include <algorithm>
 #include <bit>
+#include <cassert>
 #include <cmath>
 #include <cstddef>
 #include <type_traits>
@@ -380,10 +381,11 @@ NHA_INLINE void transpose_four(const T* const (&rows)[4], accumulate_t<T>* out,
     for (int i = 0; i < 4; ++i) out[i * stride + r] = widen(rows[r][i]);
 }
 
-/// Applies f to the vectors of two rows of `count` numbers, count a multiple of kRowPadding:
-/// out[i] = f(in[i]). The rows may be the same.
+/// out[i] = f(in[i]) for `count` numbers, a multiple of kRowPadding; f takes vectors. The rows may
+/// be the same.
 template <class Arch, class T, class F>
 NHA_INLINE void transform(const T* in, T* out, Index count, F&& f) noexcept {
+  assert(is_padded(count));
   static_assert(kRowPadding % lanes<T, Arch> == 0, "vectors wider than the padding of rows");
   for (Index i = 0; i < count; i += lanes<T, Arch>)
     simd::store(out + i, f(simd::load<vec<T, Arch>>(in + i)));
@@ -392,6 +394,7 @@ NHA_INLINE void transform(const T* in, T* out, Index count, F&& f) noexcept {
 /// out[i] += factor * x[i] for `count` numbers, a multiple of kRowPadding.
 template <class Arch, class T>
 NHA_INLINE void add_scaled(T factor, const T* x, T* out, Index count) noexcept {
+  assert(is_padded(count));
   using V = vec<T, Arch>;
   for (Index i = 0; i < count; i += lanes<T, Arch>)
     simd::store(out + i, simd::fma(V(factor), simd::load<V>(x + i), simd::load<V>(out + i)));

@@ -10,7 +10,7 @@
 #include <nha/cpu/simd.hpp>
 
 #include <algorithm>
-#include <cmath>
+#include <cassert>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -19,6 +19,7 @@ namespace cpu {
 /// The largest of `count` numbers, a multiple of kRowPadding above 0.
 template <class Arch, class T>
 NHA_INLINE T row_maximum(const T* row, Index count) noexcept {
+  assert(is_padded(count) && count > 0);
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
   constexpr int kVectors = static_cast<int>(kRowPadding / kLanes);
@@ -33,15 +34,16 @@ NHA_INLINE T row_maximum(const T* row, Index count) noexcept {
   return simd::reduce_max(most[0]);
 }
 
-/// Replaces `count` logits by exp(logit - maximum) and returns their sum.
+/// Replaces `count` logits, a multiple of kRowPadding, by exp(logit - maximum). Returns their sum.
 template <class Arch, class T>
 NHA_INLINE T exp_shifted(T* row, Index count, T maximum) noexcept {
+  assert(is_padded(count));
   using V = simd::vec<T, Arch>;
   constexpr Index kLanes = simd::lanes<T, Arch>;
   constexpr int kVectors = static_cast<int>(kRowPadding / kLanes);
   const V shift(maximum == -kInfinity<T> ? T{0} : maximum);
-  // The weights of kRowPadding logits are added to each other before they join the sum: that sum,
-  // which the constants of exp may push out of the registers, then waits for itself less often.
+  // kRowPadding weights are added to each other before they join the sum. The constants of exp may
+  // push the sum out of the registers; so it waits for itself less often.
   V sum(T{0});
   for (Index i = 0; i < count; i += kRowPadding) {
     V weight[kVectors];
@@ -58,12 +60,9 @@ NHA_INLINE T exp_shifted(T* row, Index count, T maximum) noexcept {
 }
 
 /// Adds a piece of each row to its running softmax: replaces the logits by the weights exp(logit -
-/// maximum) and sets factor[r], unless factor is null, to that by which everything weighted before
-/// must be multiplied, because the maximum has grown. Row r begins at rows + r * stride and has
-/// `count` logits, a multiple of kRowPadding; a logit of -infinity gets weight 0.
-///
-/// The maxima of all rows come first: within a row everything waits for the maximum, but rows do
-/// not wait for each other.
+/// maximum). What was weighted before must be multiplied by factor[r], since the maximum may have
+/// grown; a null factor is not written. Row r begins at rows + r * stride and has `count` logits, a
+/// multiple of kRowPadding. A logit of -infinity gets weight 0.
 template <class Arch = simd::default_arch, class T>
 void online_softmax_update(Index row_count, SoftmaxState<T>* states, T* rows, Index stride,
                            Index count, T* factor) noexcept {
@@ -71,6 +70,8 @@ void online_softmax_update(Index row_count, SoftmaxState<T>* states, T* rows, In
     if (factor != nullptr) std::fill_n(factor, row_count, T{1});
     return;
   }
+  // The maxima of all rows first: within a row everything waits for its maximum, but rows do not
+  // wait for each other.
   for (Index r = 0; r < row_count; ++r) {
     const T kept = states[r].update(row_maximum<Arch>(rows + r * stride, count));
     if (factor != nullptr) factor[r] = kept;
@@ -90,6 +91,7 @@ T online_softmax_update(SoftmaxState<T>& state, T* row, Index count) noexcept {
 /// Sum of `count` numbers, a multiple of kRowPadding.
 template <class Arch = simd::default_arch, class T>
 T sum_row(const T* row, Index count) noexcept {
+  assert(is_padded(count));
   using V = simd::vec<T, Arch>;
   V sum(T{0});
   for (Index i = 0; i < count; i += simd::lanes<T, Arch>) sum = sum + simd::load<V>(row + i);

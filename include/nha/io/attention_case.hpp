@@ -12,6 +12,7 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
+#include <nha/core/names.hpp>
 #include <nha/core/options.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/io/attention_case_gradients.hpp>
@@ -227,12 +228,10 @@ class AttentionCaseReader {
           "metadata scale is ", options.softmax_scale.value_or(0.0),
           "; expected a positive number");
     if (const std::string* rule = file_.find_metadata("empty_slots")) {
-      check(*rule == "participate" || *rule == "masked" || *rule == "mass_corrected",
-            "metadata empty_slots is '", printable(*rule),
-            "'; expected participate, masked or mass_corrected");
-      options.empty_slots = *rule == "participate" ? EmptySlots::participate
-                            : *rule == "masked"    ? EmptySlots::masked
-                                                   : EmptySlots::mass_corrected;
+      const std::optional<EmptySlots> value = find_value(nha::kEmptySlotsNames, *rule);
+      check(value.has_value(), "metadata empty_slots is '", printable(*rule), "'; expected ",
+            name_list(nha::kEmptySlotsNames));
+      options.empty_slots = *value;
     }
   }
 
@@ -254,7 +253,6 @@ class AttentionCaseReader {
   /// A few tokens of few numbers can ask for a state of any size; no case worth checking needs one
   /// of 2 GiB.
   void check_state_size() const {
-    constexpr double kMost = 0x1p28;
     const AttentionShape& s = case_.shape;
     const auto real = [](Index size) { return static_cast<double>(size); };
     const double dims = real(s.key_dim) + real(s.value_dim);
@@ -262,11 +260,12 @@ class AttentionCaseReader {
         real(s.slots) * (dims + 1) +
         real(case_.options.window) * (dims + real(s.key_dim) + 2 * real(s.slots));
     const double numbers = real(s.batch) * real(s.kv_heads) * per_head;
-    check(numbers <= kMost, "its state would hold ", numbers, " numbers; expected at most ", kMost);
+    check(numbers <= kMostCaseNumbers, "its state would hold ", numbers,
+          " numbers; expected at most ", kMostCaseNumbers);
     // Extents of tensors without elements take no bytes in the file.
     const double rows = real(case_.batch) * real(case_.tokens) * real(case_.query_heads);
-    check(rows * dims <= kMost, "its queries and outputs would hold ", rows * dims,
-          " numbers; expected at most ", kMost);
+    check(rows * dims <= kMostCaseNumbers, "its queries and outputs would hold ", rows * dims,
+          " numbers; expected at most ", kMostCaseNumbers);
   }
 
   template <class U>

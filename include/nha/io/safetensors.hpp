@@ -10,6 +10,7 @@
 #include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/little_endian.hpp>
 #include <nha/io/mapped_file.hpp>
 #include <nha/io/safetensors_header.hpp>
@@ -35,9 +36,6 @@ NHA_ISA_NAMESPACE_BEGIN
 /// shared between threads.
 class Safetensors {
  public:
-  /// Longest header that is read, 100 MB as in other readers of the format.
-  static constexpr std::uint64_t kLongestHeader = 100'000'000;
-
   /// Over bytes that the caller keeps.
   /// @param source what error messages begin with
   /// @throws FormatError if they are not a valid safetensors file.
@@ -92,8 +90,8 @@ class Safetensors {
     check_format(bytes.size() >= kPrefix, source_, ": ", bytes.size(),
                  " bytes; a safetensors file has at least 8");
     const auto length = load_little<std::uint64_t>(bytes.data());
-    check_format(length <= kLongestHeader, source_, ": header of ", length,
-                 " bytes; expected at most ", kLongestHeader);
+    check_format(length <= kLongestSafetensorsHeader, source_, ": header of ", length,
+                 " bytes; expected at most ", kLongestSafetensorsHeader);
     check_format(length <= bytes.size() - kPrefix, source_, ": header of ", length,
                  " bytes; the file has ", bytes.size() - kPrefix, " after its length");
     const auto header_bytes = bytes.subspan(kPrefix, static_cast<std::size_t>(length));

@@ -6,6 +6,7 @@
 #include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/core/little_endian.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/io/new_file.hpp>
@@ -36,9 +37,12 @@ class TensorToSave {
   TensorToSave(std::string name, const TensorView<T, Extents...>& view)
       : name_(std::move(name)),
         dtype_(stored_type_of<std::remove_cv_t<T>>()),
-        shape_(view.extents().begin(), view.extents().end()),
-        strides_(view.strides().begin(), view.strides().end()),
-        data_(reinterpret_cast<const std::byte*>(view.data())) {}
+        data_(reinterpret_cast<const std::byte*>(view.data())) {
+    for (int axis = 0; axis < view.rank; ++axis) {
+      shape_.push_back(view.extent(axis));
+      strides_.push_back(view.stride(axis));
+    }
+  }
   /// Of any number of axes, row-major.
   /// @throws ArgumentError if there are not as many values as the shape says, or no axes.
   template <class T>
@@ -49,11 +53,15 @@ class TensorToSave {
         strides_(shape_.size()),
         data_(reinterpret_cast<const std::byte*>(values.data())) {
     Index count = 1;
-    for (std::size_t axis = shape_.size(); axis-- > 0; count *= shape_[axis])
+    bool fits = !shape_.empty(), empty = false;
+    for (std::size_t axis = shape_.size(); axis-- > 0;) {
       strides_[axis] = count;
-    check_argument(!shape_.empty() && static_cast<Index>(values.size()) == count, "tensor '",
-                   detail::printable(name_), "' of shape ", detail::shape_text(shape_), " has ",
-                   values.size(), " values");
+      empty = empty || shape_[axis] == 0;
+      fits = fits && shape_[axis] >= 0 && detail::multiply_extent(count, shape_[axis]);
+    }
+    check_argument(fits && values.size() == (empty ? 0 : static_cast<std::size_t>(count)),
+                   "tensor '", detail::printable(name_), "' of shape ", detail::shape_text(shape_),
+                   " has ", values.size(), " values");
   }
 
   const std::string& name() const noexcept { return name_; }

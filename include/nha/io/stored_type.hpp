@@ -5,6 +5,7 @@
 
 #include <nha/config.hpp>
 #include <nha/core/dtype.hpp>
+#include <nha/core/names.hpp>
 
 #include <array>
 #include <cstddef>

@@ -9,6 +9,7 @@
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <omp.h>
@@ -22,12 +23,12 @@ NHA_ISA_NAMESPACE_BEGIN
 /// tasks already, so define EIGEN_DONT_PARALLELIZE.
 class OpenMpExecutor {
  public:
-  /// @param workers how many tasks run at once, 1 to 1024; 0 for as many as OpenMP would use
+  /// @param workers how many tasks run at once, 1 to kMostWorkers; 0 for as many as OpenMP would use
   /// @throws ArgumentError if workers is out of range.
   explicit OpenMpExecutor(Index workers = 0)
       : workers_(workers == 0 ? omp_get_max_threads() : static_cast<int>(workers)) {
-    check_argument(workers >= 0 && workers <= 1024, "workers of OpenMpExecutor is ", workers,
-                   "; expected 0 to 1024");
+    check_argument(workers >= 0 && workers <= kMostWorkers, "workers of OpenMpExecutor is ",
+                   workers, "; expected 0 to ", kMostWorkers);
   }
 
   Index workers() const noexcept { return workers_; }

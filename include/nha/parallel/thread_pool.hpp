@@ -5,6 +5,7 @@
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
+#include <nha/core/limits.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <algorithm>
@@ -28,7 +29,7 @@ NHA_ISA_NAMESPACE_BEGIN
 /// after a pause they sleep.
 class ThreadPool {
  public:
-  /// @param workers how many tasks run at once, 1 to 1024; 0 for one per hardware thread
+  /// @param workers how many tasks run at once, 1 to kMostWorkers; 0 for one per hardware thread
   /// @throws ArgumentError if workers is out of range; std::system_error where the system starts no
   ///   more threads.
   explicit ThreadPool(Index workers = 0) : ThreadPool(workers_of(workers), Empty{}) {
@@ -81,10 +82,10 @@ class ThreadPool {
   static constexpr std::uint32_t inside(std::uint32_t gate) noexcept { return gate & (kOpen - 1); }
 
   static Index workers_of(Index workers) {
-    check_argument(workers >= 0 && workers <= 1024, "workers of ThreadPool is ", workers,
-                   "; expected 0 to 1024");
+    check_argument(workers >= 0 && workers <= kMostWorkers, "workers of ThreadPool is ", workers,
+                   "; expected 0 to ", kMostWorkers);
     if (workers > 0) return workers;
-    return std::clamp<Index>(std::thread::hardware_concurrency(), 1, 1024);
+    return std::clamp<Index>(std::thread::hardware_concurrency(), 1, kMostWorkers);
   }
 
   /// Waits for the gate to differ from `gate`: awake at first, for the time a wake-up would cost.
