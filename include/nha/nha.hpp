@@ -5,7 +5,6 @@
 #pragma once
 
 #include <nha/attention/backward.hpp>
-#include <nha/attention/definition.hpp>
 #include <nha/attention/fused_softmax.hpp>
 #include <nha/attention/gradients.hpp>
 #include <nha/attention/prefill.hpp>
