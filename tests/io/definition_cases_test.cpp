@@ -7,7 +7,6 @@
 
 #include <optional>
 #include <string>
-#include <utility>
 
 #include "support/golden.hpp"
 #include "support/random_case.hpp"

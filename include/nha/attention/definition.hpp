@@ -23,24 +23,26 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The long-term memory: M keys and values, and the decayed sum of what was written to each.
+/// The long-term memory. mass is the decayed sum of the write strengths of each slot.
 struct DefinitionSlots {
   Tensor<double, 2> key, value;
   Tensor<double, 1> mass;
 };
 
+/// Without write, write strengths are 1 - exp(log_gate). Without initial_slots, slots begin as
+/// zeros, to which nothing was written.
 struct DefinitionInputs {
   using Matrix = TensorView<const double, Dynamic, Dynamic>;
   Matrix q_window, k_window, q_slot, k_slot, v, log_gate;
-  Matrix write = {};  // left out: 1 - exp(log_gate)
-  std::optional<DefinitionSlots> initial_slots =
-      {};  // left out: zeros, to which nothing was written
+  Matrix write = {};
+  std::optional<DefinitionSlots> initial_slots = std::nullopt;
 };
 
+/// The slots are those after the last token.
 struct DefinitionResults {
   Tensor<double, 2> o;
   Tensor<double, 1> lse, slot_share;
-  DefinitionSlots slots;  // after the last token
+  DefinitionSlots slots;
 };
 
 /// The operator. The first `sinks` tokens stay visible to every query and never enter the slots.
@@ -48,75 +50,67 @@ struct DefinitionResults {
 /// lse = -infinity and slot_share = 0. One head has one window: options.head_windows is not read.
 inline DefinitionResults definition(const DefinitionInputs& in, const AttentionOptions& options,
                                     Index sinks = 0) {
-  const Index tokens = in.v.extent(0), slot_count = in.log_gate.extent(1);
-  const Index key_dim = std::max(in.q_slot.extent(1), in.q_window.extent(1));
-  const Index value_dim = in.v.extent(1);
-  const Index window = options.window, slot_delay = options.slot_delay.value_or(window);
-  const double scale = softmax_scale(options, key_dim);
-  const EmptySlots rule = options.empty_slots;
-
-  const Tensor<double, 1> none({tokens});
-  const DefinitionSlots empty{Tensor<double, 2>({slot_count, key_dim}),
-                              Tensor<double, 2>({slot_count, value_dim}),
-                              Tensor<double, 1>({slot_count})};
-  DefinitionResults out{Tensor<double, 2>({tokens, value_dim}), none, none,
-                        in.initial_slots.value_or(empty)};
-  auto &slot_k = out.slots.key, &slot_v = out.slots.value;
-  auto& mass = out.slots.mass;
-  bool written = in.initial_slots.has_value();
-
+  using Vector = Tensor<double, 1>;
+  using Matrix = Tensor<double, 2>;
+  const Index T = in.v.extent(0), M = in.log_gate.extent(1), Dv = in.v.extent(1);
+  const Index Dk = std::max(in.q_slot.extent(1), in.q_window.extent(1));
+  const Index W = options.window, slot_delay = options.slot_delay.value_or(W);
+  const double scale = softmax_scale(options, Dk);
   const auto dot = [&](const auto& query, const auto& key) {
     double sum = 0;
-    for (Index d = 0; d < key_dim; ++d) sum += query(d) * key(d);
+    for (Index d = 0; d < Dk; ++d) sum += query(d) * key(d);
     return sum;
   };
+
+  const DefinitionSlots zeros{Matrix({M, Dk}), Matrix({M, Dv}), Vector({M})};
+  DefinitionResults out{Matrix({T, Dv}), Vector({T}), Vector({T}),
+                        in.initial_slots.value_or(zeros)};
+  Matrix &slot_k = out.slots.key, &slot_v = out.slots.value;
+  Vector& mass = out.slots.mass;
+  bool written = in.initial_slots.has_value();
   // A mass-corrected slot is the weighted mean of what was written to it.
+  const EmptySlots rule = options.empty_slots;
   const auto divisor = [&](Index m) { return rule == EmptySlots::mass_corrected ? mass(m) : 1.0; };
 
-  Tensor<double, 1> logits({slot_count + tokens});
-  for (Index t = 0; t < tokens; ++t) {
-    // Token j is slot_delay tokens old: the slots forget by their gates and take token j in.
+  Vector logits({M + T});
+  for (Index t = 0; t < T; ++t) {
+    // Token j, slot_delay tokens old, enters: each slot keeps alpha of itself and takes in s of j.
     if (const Index j = t - slot_delay; j >= sinks) {
       written = true;
-      for (Index m = 0; m < slot_count; ++m) {
-        const double alpha = std::exp(in.log_gate(j, m));
-        const double s =
-            in.write.data() != nullptr ? in.write(j, m) : -std::expm1(in.log_gate(j, m));
-        for (Index d = 0; d < key_dim; ++d)
-          slot_k(m, d) = alpha * slot_k(m, d) + s * in.k_slot(j, d);
-        for (Index d = 0; d < value_dim; ++d) slot_v(m, d) = alpha * slot_v(m, d) + s * in.v(j, d);
+      for (Index m = 0; m < M; ++m) {
+        const double g = in.log_gate(j, m), alpha = std::exp(g);
+        const double s = in.write.data() != nullptr ? in.write(j, m) : -std::expm1(g);
+        for (Index d = 0; d < Dk; ++d) slot_k(m, d) = alpha * slot_k(m, d) + s * in.k_slot(j, d);
+        for (Index d = 0; d < Dv; ++d) slot_v(m, d) = alpha * slot_v(m, d) + s * in.v(j, d);
         mass(m) = alpha * mass(m) + s;
       }
     }
 
     // Logits of the slots and of the tokens so far; -infinity for what token t may not read.
-    for (Index m = 0; m < slot_count; ++m) {
+    for (Index m = 0; m < M; ++m) {
       const bool takes_part = rule == EmptySlots::participate || (written && divisor(m) != 0);
-      logits(m) = takes_part ? scale * dot(in.q_slot[t], slot_k.view()[m]) / divisor(m) +
-                                   std::log(divisor(m))
-                             : -kInfinity<double>;
+      const double product = dot(in.q_slot[t], slot_k.view()[m]) / divisor(m);
+      logits(m) = takes_part ? scale * product + std::log(divisor(m)) : -kInfinity<double>;
     }
     for (Index i = 0; i <= t; ++i) {
-      const bool visible = i > t - window || i < sinks;
-      logits(slot_count + i) =
-          visible ? scale * dot(in.q_window[t], in.k_window[i]) : -kInfinity<double>;
+      const bool visible = i > t - W || i < sinks;
+      logits(M + i) = visible ? scale * dot(in.q_window[t], in.k_window[i]) : -kInfinity<double>;
     }
 
-    // One softmax over both memories: no weights that mix their results.
+    // One softmax over both memories.
     double maximum = -kInfinity<double>, sum = 0, slot_sum = 0;
-    for (Index i = 0; i <= slot_count + t; ++i) maximum = std::max(maximum, logits(i));
-    for (Index i = 0; i <= slot_count + t; ++i) {
+    for (Index i = 0; i <= M + t; ++i) maximum = std::max(maximum, logits(i));
+    for (Index i = 0; i <= M + t; ++i) {
       if (logits(i) == -kInfinity<double>) continue;
       const double weight = std::exp(logits(i) - maximum);
-      const bool is_slot = i < slot_count;
       sum += weight;
-      if (is_slot) slot_sum += weight;
-      for (Index d = 0; d < value_dim; ++d)
-        out.o(t, d) += weight * (is_slot ? slot_v(i, d) / divisor(i) : in.v(i - slot_count, d));
+      if (i < M) slot_sum += weight;
+      for (Index d = 0; d < Dv; ++d)
+        out.o(t, d) += weight * (i < M ? slot_v(i, d) / divisor(i) : in.v(i - M, d));
     }
+    for (Index d = 0; d < Dv; ++d) out.o(t, d) = sum == 0 ? 0 : out.o(t, d) / sum;
     out.lse(t) = sum == 0 ? -kInfinity<double> : maximum + std::log(sum);
     out.slot_share(t) = sum == 0 ? 0 : slot_sum / sum;
-    for (Index d = 0; d < value_dim; ++d) out.o(t, d) = sum == 0 ? 0 : out.o(t, d) / sum;
   }
   return out;
 }
