@@ -5,7 +5,6 @@
 #include <gtest/gtest.h>
 
 #include <cmath>
-#include <limits>
 
 namespace {
 
@@ -14,12 +13,9 @@ using nha::DefinitionResults;
 using nha::EmptySlots;
 using nha::Index;
 
-constexpr double kNan = std::numeric_limits<double>::quiet_NaN();
-constexpr double kMinusInfinity = -std::numeric_limits<double>::infinity();
-
 /// One slot, keys and values of one number: token t has value 10 + t; all else is the caller's.
-struct PlainHead {
-  explicit PlainHead(Index tokens)
+struct DefinitionHead {
+  explicit DefinitionHead(Index tokens)
       : q_window({tokens, 1}),
         k_window(q_window),
         q_slot(q_window),
@@ -40,7 +36,7 @@ struct PlainHead {
 };
 
 TEST(Definition, IsOneSoftmaxOverSlotsAndWindow) {
-  PlainHead head(2);
+  DefinitionHead head(2);
   head.q_window(1, 0) = head.q_slot(1, 0) = 2;
   head.k_slot(0, 0) = 3;
   head.k_window(1, 0) = -1;
@@ -59,7 +55,7 @@ TEST(Definition, IsOneSoftmaxOverSlotsAndWindow) {
 }
 
 TEST(Definition, MassCorrectedSlotsAreWeightedMeans) {
-  PlainHead head(2);
+  DefinitionHead head(2);
   head.q_slot(1, 0) = 3;
   head.k_slot(0, 0) = 2;
   head.log_gate(0, 0) = std::log(0.9);
@@ -71,8 +67,8 @@ TEST(Definition, MassCorrectedSlotsAreWeightedMeans) {
 }
 
 TEST(Definition, SinksStayVisibleAndNeverEnterTheSlots) {
-  PlainHead head(4);
-  head.log_gate(0, 0) = kMinusInfinity;  // token 0 would fill the slot
+  DefinitionHead head(4);
+  head.log_gate(0, 0) = -nha::kInfinity<double>;  // token 0 would fill the slot
   for (Index t = 1; t < 4; ++t) head.log_gate(t, 0) = std::log(0.5);
   const auto out = nha::definition(head.inputs(), {.window = 1, .empty_slots = EmptySlots::masked},
                                    /*sinks=*/1);
@@ -84,11 +80,11 @@ TEST(Definition, SinksStayVisibleAndNeverEnterTheSlots) {
 TEST(Definition, NothingToReadGivesZeroAndMinusInfinity) {
   const auto reads_nothing = [](const DefinitionResults& out, Index t) {
     EXPECT_EQ(out.o(t, 0), 0);
-    EXPECT_EQ(out.lse(t), kMinusInfinity);
+    EXPECT_EQ(out.lse(t), -nha::kInfinity<double>);
     EXPECT_EQ(out.slot_share(t), 0);
   };
   // The delay keeps token 0 out of the slots while token 0 reads; the window is empty throughout.
-  PlainHead head(1);
+  DefinitionHead head(1);
   const DefinitionInputs all = head.inputs();
   DefinitionInputs without_slots = all;
   without_slots.q_slot = without_slots.k_slot = without_slots.log_gate = {};
@@ -109,18 +105,18 @@ TEST(Definition, NanAmongTheLogitsOfATokenGivesNanResultsOfThatTokenAlone) {
       EXPECT_EQ(std::isnan(out.slot_share(t)), t == nan) << t;
     }
   };
-  PlainHead window_query(3), slot_query(3), key(3);
-  window_query.q_window(1, 0) = kNan;
-  slot_query.q_slot(1, 0) = kNan;
-  key.k_window(1, 0) = kNan;  // which token 0 may not read, and token 2 no more
-  for (const PlainHead* head : {&window_query, &slot_query, &key})
+  DefinitionHead window_query(3), slot_query(3), key(3);
+  window_query.q_window(1, 0) = std::nan("");
+  slot_query.q_slot(1, 0) = std::nan("");
+  key.k_window(1, 0) = std::nan("");  // which token 0 may not read, and token 2 no more
+  for (const DefinitionHead* head : {&window_query, &slot_query, &key})
     is_nan_at(nha::definition(head->inputs(), {.window = 1}), 1);
   is_nan_at(nha::definition(slot_query.inputs(), {.window = 0}), 1);
 }
 
 TEST(Definition, NanDoesNotReachTokensThatMayNotReadIt) {
-  PlainHead head(3);
-  head.k_window(0, 0) = head.k_slot(0, 0) = head.v(0, 0) = kNan;
+  DefinitionHead head(3);
+  head.k_window(0, 0) = head.k_slot(0, 0) = head.v(0, 0) = std::nan("");
   // Token 0 leaves the window when token 1 comes, and enters the slots when token 2 comes.
   DefinitionInputs in = head.inputs();
   in.q_slot = in.k_slot = in.log_gate = {};
