@@ -109,7 +109,7 @@ inline DefinitionResults definition(const DefinitionInputs& in, const AttentionO
         out.o(t, d) += weight * (i < M ? slot_v(i, d) / divisor(i) : in.v(i - M, d));
     }
     for (Index d = 0; d < Dv; ++d) out.o(t, d) = sum == 0 ? 0 : out.o(t, d) / sum;
-    out.lse(t) = sum == 0 ? -kInfinity<double> : maximum + std::log(sum);
+    out.lse(t) = maximum + std::log(sum);
     out.slot_share(t) = sum == 0 ? 0 : slot_sum / sum;
   }
   return out;
