@@ -88,7 +88,7 @@ def nha_attention(
     slot_k [N, Hkv, M, Dk], slot_v [N, Hkv, M, Dv], mass [N, Hkv, M]: the slots to begin from; None:
         empty ones, and a mass of ones beside given slots.
     window: the newest tokens that are seen exactly, one number or one for each key/value head.
-    slot_delay, scale, empty_slots: see README.md of the library, "Options".
+    slot_delay, scale, empty_slots: see include/nha/attention/README.md, "Options".
     cu_seqlens: N + 1 offsets of sequences packed along T, with B = 1.
     full: return AttentionResults in place of o.
 

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The golden cases of tests/data/golden: their names and where they are.
+// The golden cases: their names and where they are.
 #pragma once
 
 #include <array>
@@ -21,9 +21,24 @@ inline constexpr std::array<std::string_view, 29> kGoldenCases{
     "unit_scale",    "varlen",         "varlen_initial",
     "wide_head",     "window_one"};
 
-/// The file of a case.
+/// Cases whose first tokens stay visible; so far the definition alone has sinks.
+inline constexpr std::array<std::string_view, 9> kGoldenSinkCases{"sinks",
+                                                                  "sinks_full_window",
+                                                                  "sinks_linear",
+                                                                  "sinks_masked_one",
+                                                                  "sinks_mass_corrected",
+                                                                  "sinks_no_slots",
+                                                                  "sinks_overlap",
+                                                                  "sinks_varlen_initial",
+                                                                  "sinks_wider_than_window"};
+
+/// The file of a case of kGoldenCases.
 inline std::string golden_path(std::string_view name) {
   return std::string(NHA_TEST_DATA_DIR "/golden/") + std::string(name) + ".safetensors";
+}
+/// The file of a case of kGoldenSinkCases.
+inline std::string golden_sinks_path(std::string_view name) {
+  return std::string(NHA_TEST_DATA_DIR "/golden_sinks/") + std::string(name) + ".safetensors";
 }
 
 }  // namespace nha_test

@@ -1,7 +1,0 @@
-# SPDX-License-Identifier: MIT
-# Runs PROGRAM, a command, and compares what it prints with OUTPUT.
-cmake_minimum_required(VERSION 3.25)
-execute_process(COMMAND ${PROGRAM} OUTPUT_VARIABLE printed COMMAND_ERROR_IS_FATAL ANY)
-if(NOT printed STREQUAL OUTPUT)
-  message(FATAL_ERROR "printed:\n${printed}\nexpected:\n${OUTPUT}")
-endif()
