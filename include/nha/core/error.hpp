@@ -8,6 +8,7 @@
 
 #include <nha/config.hpp>
 
+#include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <cstdio>
@@ -41,23 +42,16 @@ namespace detail {
 /// together by one function.
 class MessagePart {
  public:
-  MessagePart(std::string_view text) noexcept : kind_(Kind::text), text_(text) {}
-  MessagePart(const char* text) noexcept : MessagePart(std::string_view(text)) {}
+  constexpr MessagePart(std::string_view text) noexcept : kind_(Kind::text), text_(text) {}
+  constexpr MessagePart(const char* text) noexcept : MessagePart(std::string_view(text)) {}
   MessagePart(const std::string& text) noexcept : MessagePart(std::string_view(text)) {}
-  template <class Number>
-  requires std::is_arithmetic_v<Number> MessagePart(Number value)
-  noexcept {
-    if constexpr (std::is_floating_point_v<Number>) {
-      kind_ = Kind::real;
-      real_ = static_cast<double>(value);
-    } else if constexpr (std::is_signed_v<Number>) {
-      kind_ = Kind::whole;
-      whole_ = value;
-    } else {
-      kind_ = Kind::natural;
-      natural_ = value;
-    }
-  }
+  template <std::floating_point Number>
+  constexpr MessagePart(Number value) noexcept
+      : kind_(Kind::real), real_(static_cast<double>(value)) {}
+  template <std::signed_integral Number>
+  constexpr MessagePart(Number value) noexcept : kind_(Kind::whole), whole_(value) {}
+  template <std::unsigned_integral Number>
+  constexpr MessagePart(Number value) noexcept : kind_(Kind::natural), natural_(value) {}
 
   void append_to(std::string& out) const {
     char buffer[40];
@@ -83,11 +77,9 @@ class MessagePart {
 
   Kind kind_;
   std::string_view text_ = {};
-  union {
-    std::int64_t whole_ = 0;
-    std::uint64_t natural_;
-    double real_;
-  };
+  std::int64_t whole_ = 0;
+  std::uint64_t natural_ = 0;
+  double real_ = 0;
 };
 
 NHA_NOINLINE inline std::string join(const MessagePart* parts, std::size_t count) {
