@@ -110,6 +110,8 @@
 
 #define NHA_INLINE inline __attribute__((always_inline))
 #define NHA_NOINLINE __attribute__((noinline))
+// For what runs seldom: compiled for size, which takes a fraction of the time.
+#define NHA_COLD __attribute__((cold, noinline))
 // Before a loop with few, known rounds: it becomes straight code.
 #define NHA_UNROLL _Pragma("GCC unroll 16")
 // After the parameters of a lambda: it is inlined where it is called.

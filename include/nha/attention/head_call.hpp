@@ -157,9 +157,10 @@ struct HeadOutputs {
 
 /// A head's call, made of the arguments of the public functions.
 template <class T, class SlotScalar>
-HeadCall<T, SlotScalar> head_call(const AttentionInputs<T>& inputs,
-                                  const AttentionStateBase<T, SlotScalar>& state, Index query_heads,
-                                  Index sequence, Index head) noexcept {
+NHA_NOINLINE HeadCall<T, SlotScalar> head_call(const AttentionInputs<T>& inputs,
+                                               const AttentionStateBase<T, SlotScalar>& state,
+                                               Index query_heads, Index sequence,
+                                               Index head) noexcept {
   const SequenceSpan span = sequence_span(inputs, sequence);
   const HeadOptions options = head_options(state.options(), head);
   HeadCall<T, SlotScalar> call;
@@ -184,8 +185,9 @@ HeadCall<T, SlotScalar> head_call(const AttentionInputs<T>& inputs,
 }
 
 template <class T>
-HeadOutputs<T> head_outputs(const AttentionInputs<T>& inputs, const AttentionOutputs<T>& outputs,
-                            Index group, Index sequence, Index head) noexcept {
+NHA_NOINLINE HeadOutputs<T> head_outputs(const AttentionInputs<T>& inputs,
+                                         const AttentionOutputs<T>& outputs, Index group,
+                                         Index sequence, Index head) noexcept {
   const SequenceSpan span = sequence_span(inputs, sequence);
   HeadOutputs<T> rows;
   rows.o = {outputs.o, span, head * group};

@@ -53,8 +53,8 @@ struct StepScratch {
   Acc* inverse_mass;           // [padded(slots)]; mass_corrected only
   Acc* log_mass;               // [padded(slots)]
 
-  static StepScratch take(Arena& arena, const AttentionShape& shape, Index window,
-                          Index group) noexcept {
+  NHA_NOINLINE static StepScratch take(Arena& arena, const AttentionShape& shape, Index window,
+                                       Index group) noexcept {
     StepScratch s;
     s.q_slot = arena.take<Acc>(group * padded(shape.key_dim));
     s.q_window = arena.take<Acc>(group * padded(shape.key_dim));

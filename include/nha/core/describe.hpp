@@ -51,7 +51,7 @@ constexpr bool unfit_for_message(char32_t code) noexcept {
 
 /// `text` on one line and of bearable length. What is unfit, and every byte that is not UTF-8,
 /// becomes '?'; a text of more than 200 bytes is cut after a whole character.
-inline std::string printable(std::string_view text) {
+NHA_COLD inline std::string printable(std::string_view text) {
   constexpr std::size_t kLongest = 200;
   std::string out;
   while (!text.empty()) {
@@ -69,7 +69,7 @@ inline std::string printable(std::string_view text) {
 }
 
 /// "[2, 3]", or "[]" for a scalar.
-inline std::string shape_text(std::span<const Index> shape) {
+NHA_COLD inline std::string shape_text(std::span<const Index> shape) {
   std::string out = "[";
   for (std::size_t i = 0; i < shape.size(); ++i) {
     if (i == 8) return out + ", ...]";

@@ -53,7 +53,7 @@ class MessagePart {
   template <std::unsigned_integral Number>
   constexpr MessagePart(Number value) noexcept : kind_(Kind::natural), natural_(value) {}
 
-  void append_to(std::string& out) const {
+  NHA_COLD void append_to(std::string& out) const {
     char buffer[40];
     switch (kind_) {
       case Kind::text:
@@ -82,7 +82,7 @@ class MessagePart {
   double real_ = 0;
 };
 
-NHA_NOINLINE inline std::string join(const MessagePart* parts, std::size_t count) {
+NHA_COLD inline std::string join(const MessagePart* parts, std::size_t count) {
   std::string out;
   for (std::size_t i = 0; i < count; ++i) parts[i].append_to(out);
   return out;
@@ -95,7 +95,7 @@ std::string message(const Parts&... parts) {
 }
 
 template <class Error>
-[[noreturn]] NHA_NOINLINE inline void raise(const std::string& text) {
+[[noreturn]] NHA_COLD inline void raise(const std::string& text) {
 #if NHA_HAS_EXCEPTIONS
   throw Error(text);
 #else
@@ -107,7 +107,7 @@ template <class Error>
 }
 
 template <class Error>
-[[noreturn]] NHA_NOINLINE inline void raise(const MessagePart* parts, std::size_t count) {
+[[noreturn]] NHA_COLD inline void raise(const MessagePart* parts, std::size_t count) {
   raise<Error>(join(parts, count));
 }
 

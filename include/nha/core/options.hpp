@@ -79,7 +79,7 @@ inline bool has_window(const AttentionOptions& options) {
 }
 
 /// @throws ArgumentError naming the first size that is out of range.
-inline void validate(const AttentionShape& shape) {
+NHA_COLD inline void validate(const AttentionShape& shape) {
   check_size("batch", shape.batch, 0);
   check_size("kv_heads", shape.kv_heads, 1);
   check_size("key_dim", shape.key_dim, 1);
@@ -88,7 +88,7 @@ inline void validate(const AttentionShape& shape) {
 }
 
 /// @throws ArgumentError naming the first option that is out of range for `kv_heads` heads.
-inline void validate(const AttentionOptions& options, Index kv_heads) {
+NHA_COLD inline void validate(const AttentionOptions& options, Index kv_heads) {
   check_argument(options.head_windows.empty() ||
                      options.head_windows.size() == static_cast<std::size_t>(kv_heads),
                  "head_windows has ", options.head_windows.size(),

@@ -21,12 +21,21 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
 enum class Overlap { none, some, unknown };
+
+/// Sorts a few things, largest stride first.
+template <class Item>
+void sort_by_stride(Item* items, int count) noexcept {
+  for (int i = 1; i < count; ++i)
+    for (int j = i; j > 0 && items[j - 1].stride < items[j].stride; --j)
+      std::swap(items[j - 1], items[j]);
+}
 
 /// The memory of a view, seen as bytes.
 struct ViewMemory {
@@ -57,10 +66,19 @@ struct ViewMemory {
     end = begin + static_cast<std::uintptr_t>(reach + width);
   }
 
+  /// Whether each axis steps over all that the later ones reach: then no two elements share memory.
+  /// So it is for every row-major tensor and every slice of one.
+  bool is_nested() const noexcept {
+    Index reached = width;
+    for (int n = axis_count - 1; n >= 0; --n) {
+      if (axes[n].stride < reached) return false;
+      reached += axes[n].stride * axes[n].last;
+    }
+    return true;
+  }
   /// Sorts the axes, largest stride first, and makes those that are contiguous part of the width.
   void fold() noexcept {
-    std::sort(axes, axes + axis_count,
-              [](const Axis& a, const Axis& b) { return a.stride > b.stride; });
+    sort_by_stride(axes, axis_count);
     for (; axis_count > 0 && axes[axis_count - 1].stride == width; --axis_count)
       width *= axes[axis_count - 1].last + 1;
   }
@@ -90,8 +108,7 @@ class StepSearch {
   }
   /// After the last add().
   void sort() noexcept {
-    std::sort(steps_, steps_ + count_,
-              [](const Steps& a, const Steps& b) { return a.stride > b.stride; });
+    sort_by_stride(steps_, count_);
     for (int n = count_ - 1; n >= 0; --n) {
       lowest_[n] = lowest_[n + 1] + steps_[n].least * steps_[n].stride;
       highest_[n] = highest_[n + 1] + steps_[n].most * steps_[n].stride;
@@ -137,7 +154,7 @@ struct SelfOverlap {
 };
 
 /// Whether two elements of one view share memory.
-inline SelfOverlap self_overlap(ViewMemory view) noexcept {
+NHA_COLD inline SelfOverlap self_overlap(ViewMemory view) noexcept {
   if (view.reach > kMostReach) return {Overlap::unknown, 0};
   view.fold();
   StepSearch search;
@@ -157,7 +174,7 @@ inline SelfOverlap self_overlap(ViewMemory view) noexcept {
 }
 
 /// Whether an element of one view shares memory with one of the other.
-inline Overlap overlap(ViewMemory a, ViewMemory b) noexcept {
+NHA_COLD inline Overlap overlap(ViewMemory a, ViewMemory b) noexcept {
   if (a.end <= b.begin || b.end <= a.begin) return Overlap::none;
   if (a.reach > kMostReach || b.reach > kMostReach) return Overlap::unknown;
   a.fold();
@@ -201,15 +218,20 @@ class CallMemory {
         strides);
   }
   void add(const Tensor& tensor, std::span<const Index> extents, std::span<const Index> strides) {
-    if (tensor.written) check_self(tensor, extents, strides);
-    for (int n = 0; n < count_; ++n)
-      if (tensor.written || tensors_[n].written) check_apart(tensor, tensors_[n]);
+    const ViewMemory& memory = tensor.memory;
+    if (tensor.written && !memory.is_nested()) check_self(tensor, extents, strides);
+    for (int n = 0; n < count_; ++n) {
+      const Tensor& other = tensors_[n];
+      if (!tensor.written && !other.written) continue;
+      const bool meet = memory.begin < other.memory.end && other.memory.begin < memory.end;
+      if (meet) check_apart(tensor, other);
+    }
     check_argument(count_ < kMost, "a call has too many tensors");
     tensors_[count_++] = tensor;
   }
 
-  static void check_self(const Tensor& tensor, std::span<const Index> extents,
-                         std::span<const Index> strides) {
+  NHA_COLD static void check_self(const Tensor& tensor, std::span<const Index> extents,
+                                  std::span<const Index> strides) {
     const SelfOverlap found = self_overlap(tensor.memory);
     if (found.overlap == Overlap::none) [[likely]]
       return;
@@ -220,7 +242,7 @@ class CallMemory {
                                  shape_text(strides),
                                  ": too many to tell whether its elements share memory"));
   }
-  static void check_apart(const Tensor& a, const Tensor& b) {
+  NHA_COLD static void check_apart(const Tensor& a, const Tensor& b) {
     const Overlap found = overlap(a.memory, b.memory);
     if (found == Overlap::none) [[likely]]
       return;

@@ -129,8 +129,9 @@ class TensorView {
 
   /// From a view of the same rank whose static extents this type has as well, or forgets.
   template <class U, Index... Others>
-  requires(kConverts<U, Others...> && !kNarrows<Others...>) NHA_HOST_DEVICE
-      NHA_INLINE constexpr TensorView(const TensorView<U, Others...>& other) noexcept
+  requires(kConverts<U, Others...> && !kNarrows<Others...>)
+      NHA_HOST_DEVICE NHA_INLINE constexpr TensorView(
+          const TensorView<U, Others...>& other) noexcept
       : TensorView(Unchecked(), other.data_, other.extents_, other.strides_) {
     static_assert(kCompatible<Others...>, "views whose static extents differ cannot be converted");
   }

@@ -34,7 +34,8 @@ class StateLayout {
   };
 
   /// @throws ArgumentError if a size or option is out of range, or all of it does not fit in memory.
-  StateLayout(const AttentionShape& shape, const AttentionOptions& options, Index max_rollback)
+  NHA_COLD StateLayout(const AttentionShape& shape, const AttentionOptions& options,
+                           Index max_rollback)
       : shape_(shape), options_(options), max_rollback_(max_rollback) {
     validate(shape);
     validate(options, shape.kv_heads);
@@ -106,7 +107,7 @@ class StateLayout {
            sizeof(accumulate_t<T>);
   }
 
-  Sections take(Arena& arena, Index head) const noexcept {
+  NHA_NOINLINE Sections take(Arena& arena, Index head) const noexcept {
     Sections sections;
     const AttentionShape& s = shape_;
     auto& [slots, window, pending] = sections.memories;

@@ -231,7 +231,7 @@ class ChunkBackward {
       cpu::weigh_row<Arch>(rows_.scores(row) + from, count, s_.lse[row]);
   }
   /// d_scores become d_logits, for `count` columns of the rows.
-  void back_through_softmax(Index from, Index count) noexcept {
+  NHA_NOINLINE void back_through_softmax(Index from, Index count) noexcept {
     for (Index row = 0; row < rows_.count(); ++row) {
       if (from == 0 && reads_slots_) slots_.keep_d_values(rows_, row);
       const Acc shift = rows_.number(rows_.cotangents.lse, row) - s_.mean[row];
@@ -244,7 +244,7 @@ class ChunkBackward {
 
   /// Scores and derivatives by the weights for some columns; outside a row's window the scores are
   /// -infinity and the others 0.
-  void window_scores(Columns columns) noexcept {
+  NHA_NOINLINE void window_scores(Columns columns) noexcept {
     const Index stride = plan_.row_stride(), size = columns.size();
     cpu::gemm<Arch>(rows_.count(), size, call_.key_dim(),
                     cpu::Rows<Acc>{rows_.s.q_window, rows_.key_stride()},
@@ -272,7 +272,7 @@ class ChunkBackward {
   }
 
   /// d_query, d_keys and d_values of some columns of the window.
-  void back_through_window(Columns columns) noexcept {
+  NHA_NOINLINE void back_through_window(Columns columns) noexcept {
     const Index stride = plan_.row_stride(), keys = rows_.key_stride();
     const Index used = std::min(columns.last, band_.size()) - columns.first;
     const Acc* weights = rows_.scores(0) + plan_.slots;

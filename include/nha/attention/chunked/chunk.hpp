@@ -64,7 +64,8 @@ struct ChunkedCall : HeadCallType {
   /// Retention and write strengths of the tokens that enter during a chunk, into rows
   /// [chunk, plan.slots].
   template <class Arch>
-  cpu::EnteringGates<Acc> entering_gates(const Chunk& chunk, Acc* keep, Acc* add) const noexcept {
+  NHA_NOINLINE cpu::EnteringGates<Acc> entering_gates(const Chunk& chunk, Acc* keep,
+                                                      Acc* add) const noexcept {
     const Index first = first_entering(chunk);
     for (Index i = first; i < chunk.count; ++i)
       gates_of<Arch>(entering(chunk, i), keep + i * plan.slots, add + i * plan.slots);
@@ -82,8 +83,9 @@ struct ChunkedCall : HeadCallType {
   /// Lists rows of a tensor to prefetch: `heads` rows of each of the call's tokens among positions
   /// [first, last).
   template <class T>
-  void list_rows(cpu::RowPrefetcher& prefetcher, const HeadRows<T>& rows, std::int64_t first,
-                 std::int64_t last, Index heads, Index numbers) const noexcept {
+  NHA_NOINLINE void list_rows(cpu::RowPrefetcher& prefetcher, const HeadRows<T>& rows,
+                              std::int64_t first, std::int64_t last, Index heads,
+                              Index numbers) const noexcept {
     first = std::max(first, this->begin);
     last = std::min(last, this->end);
     if (!rows || first >= last) return;

@@ -52,8 +52,9 @@ inline Index fastest_chunk(Index reach, Index row, Index group) noexcept {
 
 /// Sizes for a head that gets at most `tokens` tokens at once and may already have seen `past`.
 /// `chunk` 0 picks one.
-inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& options, Index group,
-                            Index tokens, std::int64_t past, Index chunk) noexcept {
+NHA_NOINLINE inline ChunkPlan chunk_plan(const AttentionShape& shape, const HeadOptions& options,
+                                         Index group, Index tokens, std::int64_t past,
+                                         Index chunk) noexcept {
   ChunkPlan plan;
   plan.window = options.window;
   plan.slot_delay = options.slot_delay;
@@ -115,7 +116,7 @@ struct ReadScratch {
   Acc* inverse_mass;           // [chunk, slots]
   Acc* log_mass;               // [chunk, slots]
 
-  static ReadScratch take(Arena& arena, const ChunkPlan& p) noexcept {
+  NHA_NOINLINE static ReadScratch take(Arena& arena, const ChunkPlan& p) noexcept {
     ReadScratch s;
     const Index key_stride = padded(p.key_dim);
     s.q_slot = arena.take<Acc>(p.rows() * key_stride);

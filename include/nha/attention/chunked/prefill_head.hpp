@@ -44,7 +44,7 @@ struct ChunkScratch {
   UpdateScratch<Acc> update;
   ReadScratch<Acc> read;
 
-  static ChunkScratch take(Arena& arena, const ChunkPlan& p) noexcept {
+  NHA_NOINLINE static ChunkScratch take(Arena& arena, const ChunkPlan& p) noexcept {
     ChunkScratch s;
     s.retention = arena.take<Acc>(p.chunk * p.slots);
     s.write = arena.take<Acc>(p.chunk * p.slots);
@@ -105,8 +105,8 @@ class PrefillHead {
 
   /// Leaves the slots as of `position` in the state: at the end of the call, and where a rollback
   /// will need a copy.
-  void leave_slots(std::int64_t position,
-                   const SlotMemoryView<Acc>& as_of_position) const noexcept {
+  NHA_NOINLINE void leave_slots(std::int64_t position,
+                                const SlotMemoryView<Acc>& as_of_position) const noexcept {
     if (position != call.end && !snapshot_is_due(position, call.max_rollback)) return;
     slots_.store(as_of_position, call.entering(position - 1));
     StateAccess::keep_snapshot(state_, sequence_, head_, position);
@@ -114,7 +114,7 @@ class PrefillHead {
 
   /// Leaves in the state the newest tokens that later ones will need, when all has been read.
   /// `retention` and `write` are scratch [plan.slots].
-  void remember_newest(Acc* retention, Acc* write) const noexcept {
+  NHA_NOINLINE void remember_newest(Acc* retention, Acc* write) const noexcept {
     const auto& [slots, window, pending] = memory_;
     for (std::int64_t p = std::max(call.begin, call.end - window.capacity); p < call.end; ++p)
       window.push(p, call.window > 0 ? call.window_key(p) : nullptr, call.value(p));

@@ -43,7 +43,7 @@ class ChunkReader {
 
   /// Brings keys and values up to the end of a chunk into the band. Chunks must come in order, but
   /// some may be left out, as when others read them.
-  void load_band(const Chunk& chunk) noexcept {
+  NHA_NOINLINE void load_band(const Chunk& chunk) noexcept {
     // The first column of a band is that of the oldest token the call's first query sees, or a
     // whole number of panels later: so that the columns of a chunk fall into the same panels
     // whoever reads it, and the sums are the same to the bit.
@@ -71,8 +71,8 @@ class ChunkReader {
   /// Output, and lse and slot share where wanted, of the queries of the chunk loaded last, given
   /// the slots as of its start and the gates of the tokens that enter during it. `next` is the
   /// chunk that comes after it, if any: its rows are prefetched meanwhile.
-  void read(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates,
-            const SlotMemoryView<const Acc>& slots, const Chunk& next = {}) noexcept {
+  NHA_NOINLINE void read(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates,
+                         const SlotMemoryView<const Acc>& slots, const Chunk& next = {}) noexcept {
     chunk_ = chunk;
     prefetch(next);
     slots_ = slots;
@@ -202,7 +202,7 @@ class ChunkReader {
   }
 
   /// Window scores of the queries against some columns, -infinity outside each query's window.
-  void window_scores(Columns columns) noexcept {
+  NHA_NOINLINE void window_scores(Columns columns) noexcept {
     if (plan_.window > 0)
       cpu::gemm<Arch>(rows(), columns.size(), plan_.key_dim,
                       cpu::Rows<Acc>{s_.q_window, padded(plan_.key_dim)}, band_.keys(columns.first),
@@ -252,7 +252,7 @@ class ChunkReader {
 
   /// output <- start(output) + weights * values of some columns; columns past the newest token hold
   /// nothing and are left out.
-  void add_values(Columns columns, const cpu::Start<Acc>& start) noexcept {
+  NHA_NOINLINE void add_values(Columns columns, const cpu::Start<Acc>& start) noexcept {
     const Index used = std::min(columns.last, band_.size()) - columns.first;
     const Index depth = band_.is_finite_from(band_.position(columns.first)) ? used : Index{0};
     cpu::gemm<Arch>(rows(), plan_.value_dim, depth,

@@ -157,9 +157,10 @@ class SlotBackward {
   cpu::RightOperand<Acc> value_panels() const noexcept {
     return {s_.value_panels, call_.value_dim() * kRowPadding, kRowPadding};
   }
-  void slot_product(const BackwardRows<Call>& rows, const cpu::Rows<Acc>& left, Index depth,
-                    const cpu::RightOperand<Acc>& at_start, const cpu::RightOperand<Acc>& entering,
-                    Acc* start, Acc* pairs, Acc* seen) const noexcept {
+  NHA_NOINLINE void slot_product(const BackwardRows<Call>& rows, const cpu::Rows<Acc>& left,
+                                 Index depth, const cpu::RightOperand<Acc>& at_start,
+                                 const cpu::RightOperand<Acc>& entering, Acc* start, Acc* pairs,
+                                 Acc* seen) const noexcept {
     const Index pair_stride = padded(plan_.chunk);
     cpu::gemm<Arch>(rows.count(), plan_.slots, depth, left, at_start, start, plan_.slots,
                     cpu::StartAtZero());

@@ -33,9 +33,10 @@ class ChunkUpdate {
   /// Slots and mass after the chunk, `to`, of those before it, `from`, which may be the same. Row i
   /// of `values` is that of the first entering token plus i, [., value_dim] of the plan. What the
   /// chunk does is `to` = total() . `from` + what its tokens add.
-  void run(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates,
-           const cpu::RightOperand<Acc>& values, const SlotMemoryView<const Acc>& from,
-           const SlotMemoryView<Acc>& to, cpu::RowPrefetcher* prefetcher = nullptr) const noexcept {
+  NHA_NOINLINE void run(const Chunk& chunk, const cpu::EnteringGates<Acc>& gates,
+                        const cpu::RightOperand<Acc>& values, const SlotMemoryView<const Acc>& from,
+                        const SlotMemoryView<Acc>& to,
+                        cpu::RowPrefetcher* prefetcher = nullptr) const noexcept {
     const ChunkPlan& plan = call_.plan;
     const Index depth = gates.count - gates.first;
     if (depth == 0) {
@@ -69,7 +70,7 @@ class ChunkUpdate {
   const Acc* total() const noexcept { return s_.total; }
 
   /// The rows that moving on by as many tokens after a chunk will read.
-  cpu::RowPrefetcher rows_after(const Chunk& chunk) const noexcept {
+  NHA_NOINLINE cpu::RowPrefetcher rows_after(const Chunk& chunk) const noexcept {
     // Three rows of each token, and a few tokens to each tile.
     cpu::RowPrefetcher rows(3);
     const std::int64_t next = call_.entering(chunk, chunk.count), end = next + chunk.count;
@@ -80,7 +81,7 @@ class ChunkUpdate {
   }
 
   /// The values of the tokens that enter during a chunk, packed for run().
-  cpu::RightOperand<Acc> pack_values(const Chunk& chunk) const noexcept {
+  NHA_NOINLINE cpu::RightOperand<Acc> pack_values(const Chunk& chunk) const noexcept {
     const Index first = call_.first_entering(chunk);
     const Index stride = call_.plan.value_dim;
     for (Index i = first; i < chunk.count; ++i)
