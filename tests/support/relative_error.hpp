@@ -17,12 +17,16 @@ using nha::Index;
 /// some as large as a few times their usual error, is then within the tolerance for all.
 inline constexpr double kOfOneElement = 16;
 
+/// Numbers that are smaller throughout count as 0: products of so small ones vanish in one order of
+/// multiplying and not in another, and kernels take subnormal numbers as 0.
+inline constexpr double kVanishing = 1e-250;
+
 /// How far `a` is from `b`, relative to `b`. The larger of
 /// - ||a - b|| / ||b||, and
 /// - a sixteenth of the largest error of one element, relative to that element of b or to the root
 ///   mean square of b, whichever is larger: so that one wrong element shows among any number.
 ///
-/// The largest difference where b is 0 throughout. Infinity where there is a NaN, or an infinity
+/// The largest difference where b is 0 throughout, or as good as 0. Infinity where there is a NaN, or an infinity
 /// that is not the same on both sides; equal infinities are equal.
 template <class A, class B>
 double relative_error(const A* a, const B* b, Index count) {
@@ -41,7 +45,7 @@ double relative_error(const A* a, const B* b, Index count) {
     scale = std::max(scale, std::abs(y));
     largest = std::max(largest, std::abs(x - y));
   }
-  if (largest == 0 || scale == 0) return largest;
+  if (largest == 0 || scale < kVanishing) return largest;
   double difference = 0, norm = 0;
   for (Index i = 0; i < count; ++i) {
     const double x = at(a, i), y = at(b, i);
