@@ -12,4 +12,10 @@ TEST(Index, PaddedRoundsUp) {
   EXPECT_EQ(nha::padded(17), 32);
 }
 
+TEST(Index, IsPaddedKnowsWhatPaddedGives) {
+  for (nha::Index count = 0; count < 100; ++count)
+    EXPECT_EQ(nha::is_padded(count), count == nha::padded(count)) << count;
+  EXPECT_FALSE(nha::is_padded(-16));
+}
+
 }  // namespace

@@ -99,4 +99,13 @@ TYPED_TEST(Softmax, RowsTogetherAreTheRowsAlone) {
   EXPECT_EQ(rows, alone);
 }
 
+#ifndef NDEBUG
+TEST(SoftmaxTails, RowsWithATailAreRefusedInDebugBuilds) {
+  std::vector<float> row(32);
+  nha::SoftmaxState<float> state;
+  EXPECT_DEATH(nha::cpu::online_softmax_update(state, row.data(), 17), "is_padded");
+  EXPECT_DEATH((void)nha::cpu::sum_row(row.data(), 8), "is_padded");
+}
+#endif
+
 }  // namespace

@@ -37,7 +37,17 @@ void sort_by_stride(Item* items, int count) noexcept {
       std::swap(items[j - 1], items[j]);
 }
 
-/// The memory of a view, seen as bytes.
+/// What is known of a view before anything is searched.
+struct ViewRange {
+  std::uintptr_t begin;  // of the element with the lowest address
+  std::uintptr_t end;    // of the bytes of the highest one
+  Index element;         // bytes
+  int rank;
+  Index extents[4];  // none of them 0
+  Index strides[4];  // in elements
+};
+
+/// A view as bytes: what a search for overlaps goes through.
 struct ViewMemory {
   /// One axis whose positions lie a positive number of bytes apart.
   struct Axis {
@@ -46,49 +56,22 @@ struct ViewMemory {
     int number;  // in the view
   };
 
-  /// Uninitialised.
-  ViewMemory() = default;
-  /// Of a view with elements.
-  ViewMemory(const void* data, std::size_t element_size, std::span<const Index> extents,
-             std::span<const Index> strides) noexcept
-      : begin(reinterpret_cast<std::uintptr_t>(data)),
-        width(static_cast<Index>(element_size)),
-        reach(0),
-        axis_count(0) {
-    for (std::size_t n = 0; n < extents.size(); ++n) {
-      if (extents[n] == 1) continue;
-      const Index step = strides[n] * width;
-      const Index reach_here = step * (extents[n] - 1);
-      if (step < 0) begin -= static_cast<std::uintptr_t>(-reach_here);
-      reach += step < 0 ? -reach_here : reach_here;
-      axes[axis_count++] = {step < 0 ? -step : step, extents[n] - 1, static_cast<int>(n)};
+  explicit ViewMemory(const ViewRange& view) noexcept : begin(view.begin), width(view.element) {
+    for (int n = 0; n < view.rank; ++n) {
+      if (view.extents[n] == 1) continue;
+      const Index step = view.strides[n] * view.element;
+      axes[axis_count++] = {step < 0 ? -step : step, view.extents[n] - 1, n};
     }
-    end = begin + static_cast<std::uintptr_t>(reach + width);
-  }
-
-  /// Whether each axis steps over all that the later ones reach: then no two elements share memory.
-  /// So it is for every row-major tensor and every slice of one.
-  bool is_nested() const noexcept {
-    Index reached = width;
-    for (int n = axis_count - 1; n >= 0; --n) {
-      if (axes[n].stride < reached) return false;
-      reached += axes[n].stride * axes[n].last;
-    }
-    return true;
-  }
-  /// Sorts the axes, largest stride first, and makes those that are contiguous part of the width.
-  void fold() noexcept {
+    // Largest stride first; those that are contiguous are part of the width.
     sort_by_stride(axes, axis_count);
     for (; axis_count > 0 && axes[axis_count - 1].stride == width; --axis_count)
       width *= axes[axis_count - 1].last + 1;
   }
 
-  std::uintptr_t begin;  // of the element with the lowest address
-  std::uintptr_t end;    // of the bytes of the highest one
-  Index width;           // bytes at each position
-  Index reach;           // from the lowest element to the highest
+  std::uintptr_t begin;
+  Index width;  // bytes at each position
   Axis axes[4];
-  int axis_count;
+  int axis_count = 0;
 };
 
 /// Looks for sums of steps.
@@ -145,8 +128,10 @@ class StepSearch {
   int taken_ = 0;
 };
 
-/// Beyond this many bytes, an exbibyte, sums of two views' steps might overflow.
-inline constexpr Index kMostReach = Index{1} << 60;
+/// Whether sums of two views' steps cannot overflow: the bytes of the view are below an exbibyte.
+inline bool searchable(const ViewRange& view) noexcept {
+  return view.end - view.begin <= std::uintptr_t{1} << 60;
+}
 
 struct SelfOverlap {
   Overlap overlap;
@@ -154,9 +139,9 @@ struct SelfOverlap {
 };
 
 /// Whether two elements of one view share memory.
-NHA_COLD inline SelfOverlap self_overlap(ViewMemory view) noexcept {
-  if (view.reach > kMostReach) return {Overlap::unknown, 0};
-  view.fold();
+NHA_COLD inline SelfOverlap self_overlap(const ViewRange& range) noexcept {
+  if (!searchable(range)) return {Overlap::unknown, 0};
+  const ViewMemory view(range);
   StepSearch search;
   for (int n = 0; n < view.axis_count; ++n) {
     const ViewMemory::Axis& axis = view.axes[n];
@@ -174,11 +159,10 @@ NHA_COLD inline SelfOverlap self_overlap(ViewMemory view) noexcept {
 }
 
 /// Whether an element of one view shares memory with one of the other.
-NHA_COLD inline Overlap overlap(ViewMemory a, ViewMemory b) noexcept {
-  if (a.end <= b.begin || b.end <= a.begin) return Overlap::none;
-  if (a.reach > kMostReach || b.reach > kMostReach) return Overlap::unknown;
-  a.fold();
-  b.fold();
+NHA_COLD inline Overlap overlap(const ViewRange& first, const ViewRange& second) noexcept {
+  if (first.end <= second.begin || second.end <= first.begin) return Overlap::none;
+  if (!searchable(first) || !searchable(second)) return Overlap::unknown;
+  const ViewMemory a(first), b(second);
   StepSearch search;
   for (int n = 0; n < a.axis_count; ++n)
     if (a.axes[n].stride > 0) search.add(a.axes[n].stride, 0, a.axes[n].last);
@@ -189,61 +173,88 @@ NHA_COLD inline Overlap overlap(ViewMemory a, ViewMemory b) noexcept {
   return search.find(distance - a.width + 1, distance + b.width - 1);
 }
 
+/// The range of a view, in `range`. False for a view without elements.
+template <class T, Index... Extents>
+NHA_INLINE bool range_of(const TensorView<T, Extents...>& view, ViewRange& range) noexcept {
+  if (view.data() == nullptr) return false;
+  Index low = 0, high = 0;
+  for (int axis = 0; axis < view.rank; ++axis) {
+    const Index last = view.extent(axis) - 1;
+    if (last < 0) return false;
+    const Index reach = view.stride(axis) * last;
+    low += std::min<Index>(reach, 0);
+    high += std::max<Index>(reach, 0);
+    range.extents[axis] = last + 1;
+    range.strides[axis] = view.stride(axis);
+  }
+  constexpr auto kElement = static_cast<Index>(sizeof(T));
+  const auto data = reinterpret_cast<std::uintptr_t>(view.data());
+  range.begin = data + static_cast<std::uintptr_t>(low * kElement);
+  range.end = data + static_cast<std::uintptr_t>((high + 1) * kElement);
+  range.element = kElement;
+  range.rank = view.rank;
+  return true;
+}
+
+/// Whether each stride steps over all that the axes after it reach, as in a row-major tensor and its
+/// slices: then no two elements share memory.
+inline bool nested(const ViewRange& range) noexcept {
+  Index reach = 0;
+  for (int axis = range.rank - 1; axis >= 0; --axis) {
+    if (range.extents[axis] == 1) continue;
+    if (range.strides[axis] <= reach) return false;
+    reach += range.strides[axis] * (range.extents[axis] - 1);
+  }
+  return true;
+}
+
 /// The tensors of a call by their names: raises ArgumentError where one that is written shares
 /// memory with another, or its own elements do. Views without elements take no part.
 class CallMemory {
  public:
   template <class T, Index... Extents>
   void reads(const char* name, const TensorView<T, Extents...>& view) {
-    add(name, view, false);
+    if (range_of(view, next().range)) add(name, false);
   }
   template <class T, Index... Extents>
   void writes(const char* name, const TensorView<T, Extents...>& view) {
-    add(name, view, true);
+    if (range_of(view, next().range)) add(name, true);
   }
 
  private:
   struct Tensor {
     const char* name;
-    ViewMemory memory;
     bool written;
+    ViewRange range;
   };
-  static constexpr int kMost = 32;
+  static constexpr int kMost = 31;
 
-  template <class View>
-  void add(const char* name, const View& view, bool written) {
-    if (view.data() == nullptr || view.empty()) return;
-    const auto extents = view.extents(), strides = view.strides();
-    add({name, ViewMemory(view.data(), sizeof(*view.data()), extents, strides), written}, extents,
-        strides);
-  }
-  void add(const Tensor& tensor, std::span<const Index> extents, std::span<const Index> strides) {
-    const ViewMemory& memory = tensor.memory;
-    if (tensor.written && !memory.is_nested()) check_self(tensor, extents, strides);
-    for (int n = 0; n < count_; ++n) {
-      const Tensor& other = tensors_[n];
-      if (!tensor.written && !other.written) continue;
-      const bool meet = memory.begin < other.memory.end && other.memory.begin < memory.end;
-      if (meet) check_apart(tensor, other);
-    }
+  Tensor& next() noexcept { return tensors_[count_]; }
+  NHA_NOINLINE void add(const char* name, bool written) {
+    Tensor& tensor = next();
+    tensor.name = name;
+    tensor.written = written;
+    if (written && !nested(tensor.range)) check_self(tensor);
+    for (int n = 0; n < count_; ++n)
+      if (written || tensors_[n].written) check_apart(tensor, tensors_[n]);
     check_argument(count_ < kMost, "a call has too many tensors");
-    tensors_[count_++] = tensor;
+    ++count_;
   }
 
-  NHA_COLD static void check_self(const Tensor& tensor, std::span<const Index> extents,
-                                  std::span<const Index> strides) {
-    const SelfOverlap found = self_overlap(tensor.memory);
-    if (found.overlap == Overlap::none) [[likely]]
-      return;
+  NHA_COLD static void check_self(const Tensor& tensor) {
+    const SelfOverlap found = self_overlap(tensor.range);
+    if (found.overlap == Overlap::none) return;
+    const auto rank = static_cast<std::size_t>(tensor.range.rank);
     check_argument(found.overlap != Overlap::some, tensor.name, " has stride ",
-                   strides[static_cast<std::size_t>(found.axis)], " along axis ", found.axis,
+                   tensor.range.strides[found.axis], " along axis ", found.axis,
                    ": some of its elements share memory");
-    raise<ArgumentError>(message(tensor.name, " has extents ", shape_text(extents), " and strides ",
-                                 shape_text(strides),
-                                 ": too many to tell whether its elements share memory"));
+    raise<ArgumentError>(message(
+        tensor.name, " has extents ", shape_text(std::span(tensor.range.extents).first(rank)),
+        " and strides ", shape_text(std::span(tensor.range.strides).first(rank)),
+        ": too many to tell whether its elements share memory"));
   }
   NHA_COLD static void check_apart(const Tensor& a, const Tensor& b) {
-    const Overlap found = overlap(a.memory, b.memory);
+    const Overlap found = overlap(a.range, b.range);
     if (found == Overlap::none) [[likely]]
       return;
     const Tensor& written = a.written ? a : b;
@@ -254,7 +265,7 @@ class CallMemory {
                                  " in too many ways to tell whether they share memory"));
   }
 
-  Tensor tensors_[kMost];
+  Tensor tensors_[kMost + 1];  // the last is never kept
   int count_ = 0;
 };
 
