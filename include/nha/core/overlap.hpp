@@ -47,6 +47,11 @@ struct ViewRange {
   Index strides[4];  // in elements
 };
 
+/// Whether two ranges of addresses have bytes in common: views apart share nothing.
+NHA_INLINE bool meet(const ViewRange& a, const ViewRange& b) noexcept {
+  return a.begin < b.end && b.begin < a.end;
+}
+
 /// A view as bytes: what a search for overlaps goes through.
 struct ViewMemory {
   /// One axis whose positions lie a positive number of bytes apart.
@@ -236,7 +241,8 @@ class CallMemory {
     tensor.written = written;
     if (written && !nested(tensor.range)) check_self(tensor);
     for (int n = 0; n < count_; ++n)
-      if (written || tensors_[n].written) check_apart(tensor, tensors_[n]);
+      if ((written || tensors_[n].written) && meet(tensor.range, tensors_[n].range))
+        check_apart(tensor, tensors_[n]);
     check_argument(count_ < kMost, "a call has too many tensors");
     ++count_;
   }
