@@ -57,14 +57,27 @@ foreach(component IN LISTS COMPONENTS)
   run("${build}/consumer_${component}")
 endforeach()
 
-if(WAY STREQUAL "install")
-  # A component that does not exist is named in the error.
+# Configures the consumer with the component and the further options; find_package must fail with the message.
+function(expect_not_found component message)
+  file(REMOVE_RECURSE "${SCRATCH}/wrong")
   execute_process(
     COMMAND "${CMAKE_COMMAND}" -S "${consumer}" -B "${SCRATCH}/wrong" -G "${GENERATOR}"
-      "-DCMAKE_CXX_COMPILER=${CXX}" "-DCMAKE_PREFIX_PATH=${prefix}" -DNHA_COMPONENTS=egien
-      "-DNHA_DISABLE_SIMD=${DISABLE_SIMD}"
+      "-DCMAKE_CXX_COMPILER=${CXX}" "-DCMAKE_PREFIX_PATH=${prefix}" "-DNHA_COMPONENTS=${component}"
+      "-DNHA_DISABLE_SIMD=${DISABLE_SIMD}" ${ARGN}
     RESULT_VARIABLE status OUTPUT_QUIET ERROR_VARIABLE output)
-  if(status EQUAL 0 OR NOT output MATCHES "no component egien")
-    message(FATAL_ERROR "find_package(nha COMPONENTS egien) must fail and say so, not:\n${output}")
+  string(REGEX REPLACE "[ \n]+" " " output "${output}")
+  if(status EQUAL 0 OR NOT output MATCHES "${message}")
+    message(FATAL_ERROR "find_package(nha COMPONENTS ${component}) with '${ARGN}' must fail and say '${message}', not:\n${output}")
+  endif()
+endfunction()
+
+if(WAY STREQUAL "install")
+  expect_not_found(egien "nha has no component egien; it has model, train, io and eigen")
+  expect_not_found(io "nha::io needs nlohmann_json 3.11 or newer"
+    -DCMAKE_DISABLE_FIND_PACKAGE_nlohmann_json=ON)
+  expect_not_found(eigen "nha::eigen needs Eigen 3.4 or newer"
+    -DCMAKE_DISABLE_FIND_PACKAGE_Eigen3=ON)
+  if(NOT DISABLE_SIMD)
+    expect_not_found(model "nha needs xsimd 8.1 or newer" -DCMAKE_DISABLE_FIND_PACKAGE_xsimd=ON)
   endif()
 endif()
