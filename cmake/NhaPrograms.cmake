@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Flags of the tests, examples and benchmarks: instruction set, warnings, where programs land.
+# Flags of the tests, examples, benchmarks and of nha::compiled: instruction set, warnings, where programs land.
 include(CheckCXXCompilerFlag)
 
 if(NOT DEFINED NHA_MARCH)
