@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: MIT
-# Flags of the tests, examples and benchmarks: instruction set, warnings, where programs land.
+# Flags of the tests, examples, benchmarks and of nha::compiled: instruction set, warnings, where programs land.
 include(CheckCXXCompilerFlag)
 
 if(NOT DEFINED NHA_MARCH)
@@ -44,11 +44,14 @@ endif()
 # The target all_verify_interface_header_sets compiles every public header alone, those whose
 # dependencies are here.
 set(verified nha)
+if(NOT model_problem)
+  list(APPEND verified nha_model nha_train)
+endif()
+if(NOT model_problem AND NOT json_problem)
+  list(APPEND verified nha_io)
+endif()
 if(NOT eigen_problem)
   list(APPEND verified nha_eigen)
-endif()
-if(NOT eigen_problem AND NOT json_problem)
-  list(APPEND verified nha_io)
 endif()
 set_target_properties(${verified} PROPERTIES VERIFY_INTERFACE_HEADER_SETS ON)
 set_target_properties(nha PROPERTIES INTERFACE_HEADER_SETS_TO_VERIFY HEADERS)

@@ -2,15 +2,15 @@
 // Every macro of the library: namespaces, inlining, and errors without exceptions.
 //
 // Two namespaces hold everything, both inline, so users write nha::Name and never see them:
-//   NHA_NAMESPACE_BEGIN      vocabulary whose layout and code do not depend on compiler flags
-//                            (views, options, exceptions): it may pass between differently
-//                            compiled files.
-//   NHA_ISA_NAMESPACE_BEGIN  everything that computes, and what holds its memory. Its name holds
-//                            the instruction set, so files compiled with different -march flags get
-//                            functions with different names and the linker cannot replace one by
-//                            the other. This covers the library's own functions: Eigen's
-//                            (nha/layer) and the standard library's templates have one name for all
-//                            flags.
+//   NHA_NAMESPACE_BEGIN      vocabulary whose layout and code do not depend on compiler flags:
+//                            trivially copyable types (views, shapes) and exceptions. These may pass
+//                            between differently compiled files.
+//   NHA_ISA_NAMESPACE_BEGIN  everything that computes, and everything that owns memory: even a copy
+//                            is machine code. Its name holds the instruction set, so files compiled
+//                            with different -march flags get functions with different names and the
+//                            linker cannot replace one by the other. This covers the library's own
+//                            functions: templates of the standard library and of Eigen have one
+//                            name for all flags.
 // Users may define NHA_DISABLE_SIMD (the same kernels, one number at a time); no other macro
 // changes what the library does.
 #pragma once

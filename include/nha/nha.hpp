@@ -24,3 +24,6 @@
 #include <nha/parallel/executor.hpp>
 #include <nha/parallel/thread_pool.hpp>
 #include <nha/version.hpp>
+#if defined(NHA_COMPILED)
+#include <nha/compiled.hpp>
+#endif

@@ -8,7 +8,7 @@
 #include <cstdio>
 #include <string>
 
-#include "unit.hpp"
+#include "run.hpp"
 
 namespace {
 
@@ -50,14 +50,14 @@ int main() {
       .q_window = q, .k_window = k, .q_slot = q, .k_slot = k, .v = v, .log_gate = gate};
   const nha::AttentionShape shape{
       .kv_heads = heads, .key_dim = dim, .value_dim = dim, .slots = slots};
-  const nha::AttentionOptions options{.window = 7};
+  constexpr nha::Index window = 7;
 
   nha::Tensor<float, 4> expected({1, tokens, heads, dim}), baseline(expected), v3(expected);
-  nha::AttentionState<float> state(shape, options);
+  nha::AttentionState<float> state(shape, {.window = window});
   nha::reference(inputs, state, nha::AttentionOutputs<float>{.o = expected});
 
-  const int narrow = nha_test::baseline_run(inputs, shape, options, {.o = baseline});
-  const int wide = nha_test::v3_run(inputs, shape, options, {.o = v3});
+  const int narrow = nha_test::baseline_run(inputs, shape, window, {.o = baseline});
+  const int wide = nha_test::v3_run(inputs, shape, window, {.o = v3});
   std::printf("floats in a vector: %d and %d\n", narrow, wide);
   expect(narrow == 4 && wide == 8, "each file has the vectors of its own flags");
   const double narrow_error = largest_difference(baseline, expected);
@@ -73,7 +73,7 @@ int main() {
     std::string message;
     gate(0, 3, 1, 5) = 0.5f;
     try {
-      run(inputs, shape, options, {.o = v3});
+      run(inputs, shape, window, {.o = v3});
     } catch (const nha::ArgumentError& error) {
       message = error.what();
     }

@@ -1,44 +1,70 @@
 # SPDX-License-Identifier: MIT
-# Lists the functions and variables of nha:: that two objects compiled with different flags both define
-# under one name. The linker keeps one of each, so none may compute or depend on flags. What may be shared:
-# type information, copying and destroying of the values that pass between files, and constants.
+# cmake -DOBJDUMP=... -DOBJECTS=first;second;... -P shared_functions.cmake
+# The objects come from one source, compiled for unlike processors. The linker keeps one of the functions and
+# variables that several files define under one name, so each of nha's and xsimd's must be the same in all of
+# them, to the byte. Fails with the names of those that are not. Templates of the standard library are left
+# out: they have one name for all flags, which no library can change.
 cmake_minimum_required(VERSION 3.25)
 
-function(defined_names object result)
-  execute_process(COMMAND "${NM}" --defined-only "${object}" OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
-  # Weak symbols whose mangled name is in nha, or is of something in nha (vtable, guard, local variable).
-  string(REGEX MATCHALL "[ ][VvWwuU] _Z[^\n]*3nha[^\n]*" lines "${output}")
-  list(TRANSFORM lines REPLACE "^[ ]. " "")
+# Sets `names` to the weak symbols of nha and of xsimd in an object, and `table` to its symbol table.
+function(read_symbols object names table)
+  execute_process(COMMAND "${OBJDUMP}" -t "${object}" OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX MATCHALL "\n[0-9a-f]+ [ u] *[wu][^\n]* _Z[^\n]*(3nha|5xsimd)[^\n]*" lines "${output}")
+  list(TRANSFORM lines REPLACE "^.* " "")
+  list(FILTER lines EXCLUDE REGEX "^_Z(N?K?S|NK?9__gnu_cxx)")
   list(LENGTH lines count)
   if(count LESS 20)
     message(FATAL_ERROR "only ${count} symbols of nha in ${object}: this check sees nothing")
   endif()
-  set(${result} "${lines}" PARENT_SCOPE)
+  set(${names} "${lines}" PARENT_SCOPE)
+  set(${table} "${output}" PARENT_SCOPE)
 endfunction()
 
-defined_names("${FIRST}" first)
-defined_names("${SECOND}" second)
-set(shared "")
-foreach(name IN LISTS first)
-  if(name IN_LIST second)
-    list(APPEND shared "${name}")
+# The bytes of the section that holds a symbol, a section of its own, and what they refer to.
+function(read_code object table name result)
+  string(FIND "${table}" " ${name}\n" end)
+  string(SUBSTRING "${table}" 0 ${end} before)
+  string(FIND "${before}" "\n" begin REVERSE)
+  string(SUBSTRING "${before}" ${begin} -1 line)
+  if(NOT line MATCHES "([^ ]+)\t[0-9a-f]+( \\.hidden)?$")
+    message(FATAL_ERROR "no section of ${name} in ${object}: ${line}")
   endif()
-endforeach()
+  execute_process(COMMAND "${OBJDUMP}" -s -r -j "${CMAKE_MATCH_1}" "${object}"
+    OUTPUT_VARIABLE output COMMAND_ERROR_IS_FATAL ANY)
+  string(REGEX REPLACE "^.*file format[^\n]*\n" "" output "${output}")
+  if(output STREQUAL "")
+    message(FATAL_ERROR "${object} says nothing about ${name}")
+  endif()
+  set(${result} "${output}" PARENT_SCOPE)
+endfunction()
 
-# Names of the standard library that hold a type of nha are its templates, instantiated: like all of std
-# they have one name for all flags, which no library can change.
-list(FILTER shared EXCLUDE REGEX "^_ZN?K?S")
-# The exceptions and the options, which own memory: what the compiler writes for them.
-set(values "N3nha[0-9]+v[0-9]+_[0-9]+(13ArgumentError|11FormatError|16AttentionOptions)")
-list(FILTER shared EXCLUDE REGEX "^_ZT[ISV]${values}E$")
-list(FILTER shared EXCLUDE REGEX "^_Z${values}([CD]I?[0-9]|aSE)")
-# Constants: kName, or kName<type>.
-list(FILTER shared EXCLUDE REGEX "^_ZN3nha[0-9]+v[0-9]+_[0-9]+k[A-Z][A-Za-z]*(I[a-z]E)?E$")
-# The static extents of a view type.
-list(FILTER shared EXCLUDE REGEX "^_ZN3nha[0-9]+v[0-9]+_[0-9]+10TensorView.*8kExtentsE$")
-if(shared)
-  list(JOIN shared "\n  " text)
-  message(FATAL_ERROR "defined under one name in both objects:\n  ${text}")
+list(POP_FRONT OBJECTS first)
+read_symbols("${first}" first_names first_table)
+set(unlike "")
+set(shared 0)
+while(first AND OBJECTS)
+  foreach(second IN LISTS OBJECTS)
+    read_symbols("${second}" second_names second_table)
+    foreach(name IN LISTS first_names)
+      if(name IN_LIST second_names)
+        math(EXPR shared "${shared} + 1")
+        read_code("${first}" "${first_table}" "${name}" first_code)
+        read_code("${second}" "${second_table}" "${name}" second_code)
+        if(NOT first_code STREQUAL second_code)
+          list(APPEND unlike "${name}")
+        endif()
+      endif()
+    endforeach()
+  endforeach()
+  list(POP_FRONT OBJECTS first)
+  read_symbols("${first}" first_names first_table)
+endwhile()
+list(REMOVE_DUPLICATES unlike)
+if(unlike)
+  list(JOIN unlike "\n  " text)
+  message(FATAL_ERROR "one name and unlike code (c++filt makes these readable):\n  ${text}")
 endif()
-list(LENGTH first count)
-message(STATUS "no name of nha in both objects, of ${count} in the first")
+if(shared EQUAL 0)
+  message(FATAL_ERROR "the objects share no name, not even type information: this check sees nothing")
+endif()
+message(STATUS "${shared} names in two objects, with the same code in both")

@@ -11,6 +11,7 @@
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/empty_slot_rule.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/numeric.hpp>
 #include <nha/core/options.hpp>

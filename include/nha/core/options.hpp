@@ -15,6 +15,23 @@
 
 NHA_NAMESPACE_BEGIN
 
+/// Sizes of the state of an attention layer.
+struct AttentionShape {
+  /// Sequences, each with its own state and length.
+  Index batch = 1;
+  Index kv_heads = 1;
+  Index key_dim = 64;
+  Index value_dim = 64;
+  /// M: slots per key/value head; 0 for a sliding window alone.
+  Index slots = 64;
+
+  NHA_INLINE friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
+};
+
+NHA_NAMESPACE_END
+
+NHA_ISA_NAMESPACE_BEGIN
+
 /// Options of the operator; every layer may have its own, the weights are the same.
 struct AttentionOptions {
   /// W: how many of the newest tokens a query sees exactly, the current one included. 0 leaves the
@@ -32,23 +49,6 @@ struct AttentionOptions {
 
   NHA_INLINE friend bool operator==(const AttentionOptions&, const AttentionOptions&) = default;
 };
-
-/// Sizes of the state of an attention layer.
-struct AttentionShape {
-  /// Sequences, each with its own state and length.
-  Index batch = 1;
-  Index kv_heads = 1;
-  Index key_dim = 64;
-  Index value_dim = 64;
-  /// M: slots per key/value head; 0 for a sliding window alone.
-  Index slots = 64;
-
-  NHA_INLINE friend bool operator==(const AttentionShape&, const AttentionShape&) = default;
-};
-
-NHA_NAMESPACE_END
-
-NHA_ISA_NAMESPACE_BEGIN
 
 /// The options of one key/value head, defaults filled in.
 struct HeadOptions {

@@ -165,7 +165,7 @@ NHA_COLD inline SelfOverlap self_overlap(const ViewRange& range) noexcept {
 
 /// Whether an element of one view shares memory with one of the other.
 NHA_COLD inline Overlap overlap(const ViewRange& first, const ViewRange& second) noexcept {
-  if (first.end <= second.begin || second.end <= first.begin) return Overlap::none;
+  if (!meet(first, second)) return Overlap::none;
   if (!searchable(first) || !searchable(second)) return Overlap::unknown;
   const ViewMemory a(first), b(second);
   StepSearch search;

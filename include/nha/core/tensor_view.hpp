@@ -103,7 +103,7 @@ class TensorView {
   using Sizes = std::array<Index, static_cast<std::size_t>(rank)>;
 
   /// No elements; every dynamic extent is 0.
-  constexpr TensorView() noexcept = default;
+  NHA_INLINE constexpr TensorView() noexcept {}  // defaulted, it would be a function of its own
 
   /// Row-major and contiguous: the last axis has stride 1.
   /// @throws ArgumentError if an extent is negative or differs from its static one, or their product

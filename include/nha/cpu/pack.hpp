@@ -8,6 +8,7 @@
 #include <nha/core/numeric.hpp>
 #include <nha/cpu/exp.hpp>
 #include <nha/cpu/simd.hpp>
+#include <nha/cpu/transpose.hpp>
 
 #include <algorithm>
 

@@ -236,6 +236,27 @@ NHA_INLINE T reduce_max(const xsimd::batch<T, A>& x) noexcept {
 }
 #endif
 
+#if defined(__AVX512F__)
+namespace detail {
+// The sums of the lanes of each of eight, or four, 256-bit registers. In intrinsics: xsimd's batches of
+// that width have one name here and in files compiled for AVX2, and other machine code in each.
+NHA_INLINE __m256 reduce_add_each(const __m256 (&rows)[8]) noexcept {
+  const __m256 first =
+      _mm256_hadd_ps(_mm256_hadd_ps(rows[0], rows[1]), _mm256_hadd_ps(rows[2], rows[3]));
+  const __m256 second =
+      _mm256_hadd_ps(_mm256_hadd_ps(rows[4], rows[5]), _mm256_hadd_ps(rows[6], rows[7]));
+  return _mm256_add_ps(_mm256_blend_ps(first, second, 0b11110000),
+                       _mm256_permute2f128_ps(first, second, 0x21));
+}
+NHA_INLINE __m256d reduce_add_each(const __m256d (&rows)[4]) noexcept {
+  const __m256d first = _mm256_hadd_pd(rows[0], rows[1]);
+  const __m256d second = _mm256_hadd_pd(rows[2], rows[3]);
+  return _mm256_add_pd(_mm256_permute2f128_pd(first, second, 0x21),
+                       _mm256_blend_pd(first, second, 0b1100));
+}
+}  // namespace detail
+#endif
+
 /// The sums of the lanes of as many vectors as a vector has lanes.
 template <Number T>
 NHA_INLINE T reduce_add_each(const T (&rows)[1]) noexcept {
@@ -247,30 +268,27 @@ NHA_INLINE xsimd::batch<T, A> reduce_add_each(
     const xsimd::batch<T, A> (&rows)[xsimd::batch<T, A>::size]) noexcept {
 #if defined(__AVX512F__)
   // xsimd 8.1 gives these sums in another order; here the upper halves join the lower ones first.
-  if constexpr (std::is_base_of_v<xsimd::avx512f, A>) {
-    using Half = xsimd::batch<T, xsimd::fma3<xsimd::avx2>>;
-    constexpr int kHalf = static_cast<int>(Half::size);
-    const auto half_sums = [&](int first) NHA_INLINE_LAMBDA {
-      Half halves[kHalf];
-      for (int i = 0; i < kHalf; ++i) {
-        if constexpr (std::is_same_v<T, float>) {
-          const __m512d row = _mm512_castps_pd(rows[first + i]);
-          halves[i] = _mm256_add_ps(_mm256_castpd_ps(_mm512_castpd512_pd256(row)),
-                                    _mm256_castpd_ps(_mm512_extractf64x4_pd(row, 1)));
-        } else {
-          halves[i] = _mm256_add_pd(_mm512_castpd512_pd256(rows[first + i]),
-                                    _mm512_extractf64x4_pd(rows[first + i], 1));
-        }
+  if constexpr (std::is_base_of_v<xsimd::avx512f, A> && std::is_same_v<T, float>) {
+    const auto half_sums = [&](int start) NHA_INLINE_LAMBDA {
+      __m256 halves[8];
+      for (int i = 0; i < 8; ++i) {
+        const __m512d row = _mm512_castps_pd(rows[start + i]);
+        halves[i] = _mm256_add_ps(_mm256_castpd_ps(_mm512_castpd512_pd256(row)),
+                                  _mm256_castpd_ps(_mm512_extractf64x4_pd(row, 1)));
       }
-      return xsimd::haddp(halves);
+      return _mm256_castps_pd(detail::reduce_add_each(halves));
     };
-    const Half low = half_sums(0);
-    const Half high = half_sums(kHalf);
-    if constexpr (std::is_same_v<T, float>)
-      return _mm512_castpd_ps(_mm512_insertf64x4(_mm512_castpd256_pd512(_mm256_castps_pd(low)),
-                                                 _mm256_castps_pd(high), 1));
-    else
-      return _mm512_insertf64x4(_mm512_castpd256_pd512(low), high, 1);
+    const __m512d low = _mm512_castpd256_pd512(half_sums(0));
+    return _mm512_castpd_ps(_mm512_insertf64x4(low, half_sums(8), 1));
+  } else if constexpr (std::is_base_of_v<xsimd::avx512f, A>) {
+    const auto half_sums = [&](int start) NHA_INLINE_LAMBDA {
+      __m256d halves[4];
+      for (int i = 0; i < 4; ++i)
+        halves[i] = _mm256_add_pd(_mm512_castpd512_pd256(rows[start + i]),
+                                  _mm512_extractf64x4_pd(rows[start + i], 1));
+      return detail::reduce_add_each(halves);
+    };
+    return _mm512_insertf64x4(_mm512_castpd256_pd512(half_sums(0)), half_sums(4), 1);
   } else {
     return xsimd::haddp(rows);
   }
@@ -347,38 +365,6 @@ NHA_INLINE V load_wide(const T* p) noexcept {
     return simd::load<V>(p);
   else
     return detail::widen_vector<V>(p);
-}
-
-#if !defined(NHA_DETAIL_NO_VECTORS) && (defined(__SSE2__) || defined(__aarch64__))
-namespace detail {
-#if defined(__SSE2__)
-using FourFloats = xsimd::batch<float, xsimd::sse2>;
-#else
-using FourFloats = xsimd::batch<float, xsimd::neon64>;
-#endif
-}  // namespace detail
-#endif
-
-/// Four rows of four numbers as four columns: out[i * stride + r] = widen(rows[r][i]).
-template <class T>
-NHA_INLINE void transpose_four(const T* const (&rows)[4], accumulate_t<T>* out,
-                               Index stride) noexcept {
-#if !defined(NHA_DETAIL_NO_VECTORS) && (defined(__SSE2__) || defined(__aarch64__))
-  if constexpr (std::is_same_v<accumulate_t<T>, float>) {
-    using V = detail::FourFloats;
-    const V row0 = simd::load_wide<V>(rows[0]), row1 = simd::load_wide<V>(rows[1]);
-    const V row2 = simd::load_wide<V>(rows[2]), row3 = simd::load_wide<V>(rows[3]);
-    const V even_low = xsimd::zip_lo(row0, row2), odd_low = xsimd::zip_lo(row1, row3);
-    const V even_high = xsimd::zip_hi(row0, row2), odd_high = xsimd::zip_hi(row1, row3);
-    simd::store(out, xsimd::zip_lo(even_low, odd_low));
-    simd::store(out + stride, xsimd::zip_hi(even_low, odd_low));
-    simd::store(out + 2 * stride, xsimd::zip_lo(even_high, odd_high));
-    simd::store(out + 3 * stride, xsimd::zip_hi(even_high, odd_high));
-    return;
-  }
-#endif
-  for (int r = 0; r < 4; ++r)
-    for (int i = 0; i < 4; ++i) out[i * stride + r] = widen(rows[r][i]);
 }
 
 /// out[i] = f(in[i]) for `count` numbers, a multiple of kRowPadding; f takes vectors. The rows may

@@ -273,3 +273,7 @@ class LanguageModel {
 };
 
 NHA_ISA_NAMESPACE_END
+
+#if defined(NHA_COMPILED)
+#include <nha/model/compiled.hpp>
+#endif

@@ -51,6 +51,10 @@ struct LayerShape {
 /// Most taps of a short convolution.
 inline constexpr Index kMostKernelSize = 64;
 
+NHA_NAMESPACE_END
+
+NHA_ISA_NAMESPACE_BEGIN
+
 /// Options of a layer. Those of the operator (window, slot_delay, scale, empty_slots) may be chosen
 /// anew for each state; the others belong to the weights.
 struct LayerOptions {
@@ -71,10 +75,6 @@ struct LayerOptions {
 
   NHA_INLINE friend bool operator==(const LayerOptions&, const LayerOptions&) = default;
 };
-
-NHA_NAMESPACE_END
-
-NHA_ISA_NAMESPACE_BEGIN
 
 /// The from-scratch layer behind the paper's tables: raw queries and keys into the slots, logits
 /// scaled by Dk^-1/2, a token enters the slots when it leaves the window.

@@ -13,7 +13,7 @@
 #include <cstddef>
 #include <vector>
 
-NHA_NAMESPACE_BEGIN
+NHA_ISA_NAMESPACE_BEGIN
 
 /// Sizes and options of a model. All layers share `shape` and `layer`, except that each may have
 /// its own window.
@@ -51,10 +51,6 @@ struct ModelStateOptions {
 
   NHA_INLINE friend bool operator==(const ModelStateOptions&, const ModelStateOptions&) = default;
 };
-
-NHA_NAMESPACE_END
-
-NHA_ISA_NAMESPACE_BEGIN
 
 /// @throws ArgumentError naming the first option that is out of range.
 inline void validate(const ModelOptions& options) {

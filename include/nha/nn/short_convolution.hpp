@@ -10,6 +10,7 @@
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/cpu/simd.hpp>
+#include <nha/cpu/transpose.hpp>
 #include <nha/model/layer_options.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>

@@ -27,7 +27,7 @@
 #include <cstdint>
 #include <vector>
 
-NHA_NAMESPACE_BEGIN
+NHA_ISA_NAMESPACE_BEGIN
 
 /// Sequences to learn from, each read from its beginning.
 struct TrainingBatch {
@@ -66,10 +66,6 @@ struct TrainingLoss {
     return cross_entropy + options.coefficient * slot_share;
   }
 };
-
-NHA_NAMESPACE_END
-
-NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 

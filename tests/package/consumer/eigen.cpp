@@ -1,14 +1,20 @@
 // SPDX-License-Identifier: MIT
 // Uses what the component eigen adds.
-#include <nha/core/tensor.hpp>
-#include <nha/nn/linear.hpp>
+#include <nha/eigen.hpp>
+#include <nha/parallel/eigen_executor.hpp>
+
+#include <atomic>
 
 int main() {
-  nha::Tensor<float, 2> x({1, 2}), weight({1, 2}), y({1, 1});
-  x(0, 0) = 2;
-  x(0, 1) = 3;
-  weight(0, 0) = 5;
-  weight(0, 1) = 7;
-  nha::linear(x.view(), weight.view(), y.view());
-  return y(0, 0) == 31.0f ? 0 : 1;
+  Eigen::Matrix<float, 2, 3> matrix;
+  matrix << 1, 2, 3, 4, 5, 6;
+  const auto view = nha::view(matrix);
+  Eigen::ThreadPool pool(1);
+  nha::EigenExecutor executor(pool);
+  std::atomic<int> sum = 0;
+  const auto add = [&](nha::Index row, nha::Index) noexcept {
+    sum += static_cast<int>(view(row, 2));
+  };
+  executor.run(2, add);
+  return sum == 9 ? 0 : 1;
 }

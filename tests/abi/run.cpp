@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
 // Compiled twice, with different -march flags; NHA_ABI_RUN is the name of its function.
-#include "unit.hpp"
+#include "run.hpp"
 
 #include <nha/attention/prefill.hpp>
 #include <nha/core/workspace.hpp>
@@ -8,9 +8,9 @@
 #include <nha/memory/state.hpp>
 
 int nha_test::NHA_ABI_RUN(const nha::AttentionInputs<float>& inputs,
-                          const nha::AttentionShape& shape, const nha::AttentionOptions& options,
+                          const nha::AttentionShape& shape, nha::Index window,
                           const nha::AttentionOutputs<float>& outputs) {
-  nha::AttentionState<float> state(shape, options);
+  nha::AttentionState<float> state(shape, {.window = window});
   const nha::AttentionState<float> copy = state;
   nha::Workspace workspace;
   nha::prefill(inputs, state, outputs, workspace);
