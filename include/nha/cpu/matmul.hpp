@@ -39,14 +39,16 @@ struct MatmulBlocks {
   static constexpr Index kDepth = 240;
   /// Where A has few rows, C is small and B is best read in long pieces: shallow, wide blocks.
   static constexpr Index kLeastDepth = 32;
-  /// Rows of A that are copied at once where A is copied: whole tiles of gemm(), 6 or 8 high.
+  /// Rows of A that are copied at once, where A is copied: whole tiles of gemm(), 6 or 8 high.
   static constexpr Index kStrip = 192 / static_cast<Index>(sizeof(T));
   /// Blocks of at most this many rows of C, whole tiles again, are walked along their rows.
   static constexpr Index kRowsAlong = 24;
 
   static constexpr Index kNumbers = 30 * 1024 / static_cast<Index>(sizeof(T));
   static constexpr Index kEdgeRows = 2048 / static_cast<Index>(sizeof(T)) / kRowPadding;
-  static_assert(kDepth * kPanel <= kNumbers);
+  /// Depth of a block of B beside a strip of A.
+  static constexpr Index kStripDepth = kNumbers / (kStrip + kPanel) / 4 * 4;
+  static_assert(kDepth * kPanel <= kNumbers && kDepth % 4 == 0 && kStripDepth > 0);
 
   alignas(64) T copies[kNumbers];
   /// Products with the last columns, where these do not fill a panel.
@@ -140,7 +142,7 @@ void matmul(Index rows, Index columns, Index depth, const Left& a, const Right& 
   const Index strip = copies_left ? Blocks::kStrip : rows;
   const Index left_width = copies_left ? Blocks::kStrip : 0;
 
-  const Index most = copies_left        ? Blocks::kNumbers / (left_width + Blocks::kPanel)
+  const Index most = copies_left        ? Blocks::kStripDepth
                      : kRightTransposed ? Blocks::kDepth
                                         : std::clamp(rows, Blocks::kLeastDepth, Blocks::kDepth);
   // Blocks of nearly equal depth, a multiple of 4: both gemm() and transpose() go in fours.
