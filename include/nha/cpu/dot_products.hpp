@@ -32,11 +32,15 @@ NHA_INLINE void dot_tile(Index x_rows, Index w_rows, Index depth, const T* x, In
   for (int o = 0; o < WRows; ++o) w_at[o] = w + std::min<Index>(o, w_rows - 1) * w_stride;
 
   V sum[kSums / kLanes][kLanes];
-  simd::unroll<kSums>([&](auto i) NHA_INLINE_LAMBDA { sum[i / kLanes][i % kLanes] = V(T{0}); });
+  simd::unroll<kSums>([&](auto i) NHA_INLINE_LAMBDA {
+    sum[i / kLanes][i % kLanes] = V(T{0});
+  });
   Index k = 0;
   for (; k + kLanes <= depth; k += kLanes) {
     V x_k[XRows];
-    simd::unroll<XRows>([&](auto r) NHA_INLINE_LAMBDA { x_k[r] = simd::load<V>(x_at[r] + k); });
+    simd::unroll<XRows>([&](auto r) NHA_INLINE_LAMBDA {
+      x_k[r] = simd::load<V>(x_at[r] + k);
+    });
     simd::unroll<WRows>([&](auto o) NHA_INLINE_LAMBDA {
       const V w_k = simd::load<V>(w_at[o] + k);
       simd::unroll<XRows>([&](auto r) NHA_INLINE_LAMBDA {
