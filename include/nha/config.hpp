@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Every macro of the library: namespaces, inlining, and errors without exceptions.
+// The macros that every header uses: namespaces, inlining, and whether there are exceptions. Those of
+// the version are in version.hpp; a header that defines one for itself alone names it NHA_DETAIL_*.
 //
 // Two namespaces hold everything, both inline, so users write nha::Name and never see them:
 //   NHA_NAMESPACE_BEGIN      vocabulary whose layout and code do not depend on compiler flags
@@ -9,7 +10,7 @@
 //                            the instruction set, so files compiled with different -march flags get
 //                            functions with different names and the linker cannot replace one by
 //                            the other. This covers the library's own functions: Eigen's
-//                            (nha/layer) and the standard library's templates have one name for all
+//                            (nha/nn) and the standard library's templates have one name for all
 //                            flags.
 // Users may define NHA_DISABLE_SIMD (the same kernels, one number at a time); no other macro
 // changes what the library does.

@@ -63,7 +63,9 @@ inline void write_checkpoint(const std::string& folder, std::string_view config,
   emit_safetensors(tensors, metadata,
                    [&](std::span<const std::byte> piece) { model.write(piece); });
   model.close();
-  if (!holds_text(config_path, config)) {
+  if (holds_text(config_path, config)) {
+    NewFile::remove_abandoned(config_path);
+  } else {
     NewFile file(config_path);
     file.write(std::as_bytes(std::span<const char>(config)));
     file.close();
@@ -105,10 +107,11 @@ void save_language_model(const std::string& folder, const LanguageModel<T>& mode
   detail::save_weights(folder, model.options(), parameters(model), metadata);
 }
 /// The same for weights that are in no model.
-/// @throws ArgumentError also if a weight has another shape than the options ask for.
+/// @throws ArgumentError also if a weight is missing or has another shape than the options ask for.
 template <std::floating_point T>
 void save_language_model(const std::string& folder, const ModelOptions& options,
                          const LanguageModelWeights<T>& weights, const Metadata& metadata = {}) {
+  detail::check_weights(options, weights);
   detail::save_weights(folder, options, parameters(options, weights), metadata);
 }
 

@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The JSON header of a safetensors file: its grammar, checked value by value as it is read.
 //
-// The reader of whole files is in safetensors.hpp; only this header and the writer include
-// nlohmann-json.
+// The reader of whole files is in safetensors.hpp, the writer in safetensors_writer.hpp.
 #pragma once
 
 #include <nha/config.hpp>

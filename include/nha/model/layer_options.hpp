@@ -48,7 +48,7 @@ struct LayerShape {
   NHA_INLINE friend bool operator==(const LayerShape&, const LayerShape&) = default;
 };
 
-/// Most taps of a short convolution.
+/// Largest kernel size of a short convolution.
 inline constexpr Index kMostKernelSize = 64;
 
 /// Options of a layer. Those of the operator (window, slot_delay, scale, empty_slots) may be chosen
@@ -65,7 +65,7 @@ struct LayerOptions {
   double rope_theta = 10000;
   /// Added to the mean square in the output norm.
   double output_norm_eps = 1e-5;
-  /// Taps of a causal depthwise convolution, followed by silu, over q, k and v; 0 for none.
+  /// Of a causal depthwise convolution, followed by silu, over q, k and v; 0: there is none.
   Index convolution_kernel_size = 0;
   bool convolution_bias = false;
 
@@ -120,16 +120,6 @@ inline void validate(const LayerShape& shape) {
                  shape.kv_heads, " key/value heads");
 }
 
-namespace detail {
-
-/// That windows come with keys that can be rotated.
-inline void check_rotary(const AttentionOptions& options, Index key_dim) {
-  check_argument(!has_window(options) || key_dim % 2 == 0, "key_dim is ", key_dim,
-                 "; the rotary embedding of the window needs an even number");
-}
-
-}  // namespace detail
-
 /// @throws ArgumentError naming the first option that is out of range for the shape.
 inline void validate(const LayerOptions& options, const LayerShape& shape) {
   validate(options.attention, shape.kv_heads);
@@ -145,7 +135,8 @@ inline void validate(const LayerOptions& options, const LayerShape& shape) {
       options.convolution_kernel_size >= 0 && options.convolution_kernel_size <= kMostKernelSize,
       "convolution_kernel_size is ", options.convolution_kernel_size, "; expected 0 to ",
       kMostKernelSize);
-  detail::check_rotary(options.attention, shape.key_dim);
+  check_argument(!has_window(options.attention) || shape.key_dim % 2 == 0, "key_dim is ",
+                 shape.key_dim, "; the rotary embedding of the window needs an even number");
 }
 
 NHA_ISA_NAMESPACE_END

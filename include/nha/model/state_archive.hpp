@@ -7,9 +7,9 @@
 //   version   u32
 //   size      u64, all bytes from the magic to the checksum
 //   layers    u32, then for each layer
-//     attention     u64 length, then as many bytes in the format of memory/state_bytes.hpp
-//     convolutions  u32, 0 or 3 (over q, k and v), then for each: channels and kept (taps - 1) i64,
-//                   and the newest min(kept, tokens seen) inputs [channels], oldest first
+//     attention     u64 length, then as many bytes in the format of memory/state_archive.hpp
+//     convolutions  u32, 0 or 3 (over q, k and v), then for each: channels and kept (kernel size - 1)
+//                   i64, and the newest min(kept, tokens seen) inputs [channels], oldest first
 //   checksum  u64, FNV-1a over all bytes before it
 // Equal sequences give equal bytes.
 #pragma once
@@ -76,12 +76,12 @@ void read_layer_state(StateReader& reader, Index number, LayerState<T>& layer) {
   const auto length = reader.number<std::uint64_t>();
   check_format(length <= reader.left(), "attention", of_layer, " of the saved state says it has ",
                length, " bytes; there are ", reader.left());
-  load_state(reader.take(static_cast<std::size_t>(length)), layer.attention(), 0);
+  load_state(reader.take(static_cast<std::size_t>(length)), StateParts::attention(layer), 0);
   const std::int64_t seen = layer.tokens_seen(0);
   check_state_field("number of convolutions" + of_layer,
                     std::uint64_t{reader.number<std::uint32_t>()},
                     std::uint64_t{layer.convolutions().size()});
-  for (ConvolutionState<T>& convolution : layer.convolutions()) {
+  for (ConvolutionState<T>& convolution : StateParts::convolutions(layer)) {
     check_state_field("channels of a convolution" + of_layer, reader.number<std::int64_t>(),
                       std::int64_t{convolution.channels()});
     check_state_field("inputs kept by a convolution" + of_layer, reader.number<std::int64_t>(),
@@ -153,7 +153,7 @@ void load_state(std::span<const std::byte> bytes, LanguageModelState<T>& state, 
   }
   check_format(reader.left() == 0, "saved state of a model is ", reader.left(), " bytes too long");
   for (Index n = 0; n < state.layers(); ++n)
-    layers[static_cast<std::size_t>(n)].fork(0, state.layer(n), sequence);
+    layers[static_cast<std::size_t>(n)].fork(0, detail::StateParts::layer(state, n), sequence);
 }
 
 NHA_ISA_NAMESPACE_END
