@@ -79,8 +79,8 @@ struct BlockProblem {
     if (gradients == nullptr) return sum;
     *dx = dy;
     auto lse = d_lse, share = d_share;
-    back.run(dx->view(), of, table, empty, kept, lse.view(), share.view(), *gradients, scratch,
-             kernel, nha::Serial{});
+    back.run(dx->view(), of, table, empty, kept, lse.view(), share.view(), true, *gradients,
+             scratch, kernel, nha::Serial{});
     return sum;
   }
   nha::DecoderBlockWeights<double> zeros() const {

@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -100,6 +101,32 @@ TEST(Parameters, RefusesAnotherNumberOfLayersOrAnotherShape) {
   weights.layers[1].mlp_norm = nha::Tensor<float, 1>({5});
   NHA_EXPECT_ERROR((void)nha::parameters(options, weights), nha::ArgumentError,
                    "weight model.layers.1.mlp_norm.weight is [5]; expected [4]");
+}
+
+TEST(Parameters, LeaveOutGradientsThatAreNotWanted) {
+  const nha::ModelOptions options = parameters_options();
+  auto weights = parameters_weights(options);
+  const std::size_t full = nha::parameters(options, weights).size();
+  weights.layers[0].attn.q_proj = {};
+  weights.head = {};
+  const auto list = nha::parameters(options, weights);
+  EXPECT_EQ(list.size() + 2, full);
+  for (const auto& parameter : list) {
+    EXPECT_NE(parameter.name, "model.layers.0.attn.q_proj.weight");
+    EXPECT_FALSE(parameter.values.empty()) << parameter.name;
+  }
+}
+
+TEST(Parameters, OfAModelCanBeChosenByName) {
+  const nha::ModelOptions options = parameters_options();
+  nha::LanguageModel<float> model(options, parameters_weights(options));
+  const auto list =
+      nha::parameters(model, [](std::string_view name) { return name.ends_with("norm.weight"); });
+  ASSERT_EQ(list.size(), 7u);  // three of each layer, and the last
+  EXPECT_EQ(list[0].name, "model.layers.0.attn_norm.weight");
+  EXPECT_EQ(list[6].name, "model.norm.weight");
+  EXPECT_EQ(nha::parameters(std::as_const(model), nha::AllWeights()).size(),
+            nha::parameters(model).size());
 }
 
 TEST(Parameters, OfAModelAreItsOwnWeights) {

@@ -90,8 +90,7 @@ class TrainingWorkspace {
                Index workers) {
     const Index sequences = tokens.extent(0);
     const Index count = std::min(pass.micro_batches, sequences);
-    cut(model,
-        {model.options(), shortened(model, pass.windows, tokens.extent(1)), sequences, count});
+    cut(model, shortened(model, pass.windows, tokens.extent(1)), sequences, count);
     if (pass.gradients != nullptr)
       for (std::size_t n = 1; n < micro_batches_.size(); ++n)
         prepare_gradients(model, *pass.gradients, micro_batches_[n]);
@@ -135,8 +134,7 @@ class TrainingWorkspace {
   struct Plan {
     ModelOptions model;
     ModelStateOptions windows;  // and nothing else of the states
-    Index sequences = 0, micro_batches = 0;
-    bool operator==(const Plan&) const = default;
+    Index sequences = 0;
   };
 
   /// The windows for sequences of `tokens` tokens: longer ones than that change nothing but the
@@ -158,20 +156,24 @@ class TrainingWorkspace {
     return shortened;
   }
 
-  void cut(const LanguageModel<T>& model, Plan plan) {
-    if (plan == plan_) return;
-    if (!(plan.model == plan_.model)) micro_batches_.clear();
+  void cut(const LanguageModel<T>& model, ModelStateOptions windows, Index sequences,
+           Index count) {
+    const bool same_model = plan_.model == model.options();
+    if (same_model && plan_.windows == windows && plan_.sequences == sequences &&
+        static_cast<Index>(micro_batches_.size()) == count)
+      return;
+    if (!same_model) micro_batches_.clear();
     plan_ = {};  // in case memory runs out
-    micro_batches_.resize(static_cast<std::size_t>(plan.micro_batches));
-    for (Index n = 0; n < plan.micro_batches; ++n) {
+    micro_batches_.resize(static_cast<std::size_t>(count));
+    for (Index n = 0; n < count; ++n) {
       MicroBatch& part = micro_batches_[static_cast<std::size_t>(n)];
-      part.first = plan.sequences * n / plan.micro_batches;
-      part.count = plan.sequences * (n + 1) / plan.micro_batches - part.first;
-      ModelStateOptions options = plan.windows;
-      options.batch = part.count;
-      part.state = model.make_state(options);
+      part.first = sequences * n / count;
+      part.count = sequences * (n + 1) / count - part.first;
+      windows.batch = part.count;
+      part.state = model.make_state(windows);
     }
-    plan_ = std::move(plan);
+    windows.batch = 1;
+    plan_ = {model.options(), std::move(windows), sequences};
   }
 
   /// Makes a micro-batch's gradients: of the weights of which the caller's are wanted.
