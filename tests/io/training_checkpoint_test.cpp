@@ -164,8 +164,8 @@ TEST(TrainingCheckpointFile, OtherRunsAreNotResumedAndLeftAsTheyWere) {
   other = options;
   other.tied_head = true;
   refuses(ToyRun<float>(other), same,
-          "is of a model with \"tie_word_embeddings\": false where this one has "
-          "\"tie_word_embeddings\": true");
+          "is of a model with \"tie_word_embeddings\": false, where this one has "
+          "\"tie_word_embeddings\": true,");
 }
 
 TEST(TrainingCheckpointFile, AnOptimizerOfAnotherModelIsRefused) {
@@ -239,9 +239,9 @@ TEST(TrainingCheckpointFile, OtherWeightsThatTrainAreNamed) {
   ToyRun<float> all(options, 3);
   nha::save_training(folder.file("frozen"), frozen.model, frozen.optimizer, {});
   nha::save_training(folder.file("all"), all.model, all.optimizer, {});
-  NHA_EXPECT_ERROR(
-      TrainingCheckpoint(folder.file("frozen")).restore(all.model, all.optimizer, {}), FormatError,
-      "has no first_moment.model.embeddings.weight; this run trains that weight");
+  NHA_EXPECT_ERROR(TrainingCheckpoint(folder.file("frozen")).restore(all.model, all.optimizer, {}),
+                   FormatError,
+                   "has no first_moment.model.embeddings.weight; this run trains that weight");
   NHA_EXPECT_ERROR(
       TrainingCheckpoint(folder.file("all")).restore(frozen.model, frozen.optimizer, {}),
       FormatError, "has first_moment.lm_head.weight; this run does not train that weight");

@@ -209,6 +209,25 @@ TEST_F(ShortConvolutionBackward, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
           "weight of short_convolution_backward has a kernel size of 65; expected 1 to 64");
 }
 
+TEST_F(ShortConvolutionBackward, LeavesOutWhatIsNotWanted) {
+  const TokenBatch tokens{2, 6};
+  use(4, true);
+  run(tokens);
+  const Tensor<double, 2> all_dx = dx, all_dweight = dweight;
+  const Tensor<double, 1> all_dbias = dbias;
+  const auto expect_same = [](const auto& found, const auto& all) {
+    for (Index i = 0; i < all.size(); ++i) EXPECT_EQ(found.data()[i], all.data()[i]);
+  };
+  use(4, true);
+  dx = Tensor<double, 2>(dx.extents());
+  nha::short_convolution_backward(x, tokens, weight, bias, dy, dx, ConvolutionRows(), {});
+  expect_same(dx, all_dx);
+  nha::short_convolution_backward(x, tokens, weight, bias, dy, {}, dweight.view(), {});
+  expect_same(dweight, all_dweight);
+  nha::short_convolution_backward(x, tokens, weight, bias, dy, {}, ConvolutionRows(), dbias);
+  expect_same(dbias, all_dbias);
+}
+
 TEST_F(ShortConvolutionBackward, InFloatIsThatOfDoubleRounded) {
   const auto rounded = [](const auto& from, auto to) {
     for (Index i = 0; i < to.size(); ++i) to.data()[i] = static_cast<float>(from.data()[i]);

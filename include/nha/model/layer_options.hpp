@@ -12,18 +12,11 @@
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
 #include <nha/core/options.hpp>
+#include <nha/nn/options.hpp>
 
 #include <cmath>
 
 NHA_NAMESPACE_BEGIN
-
-/// What is done to queries and keys before they meet the slots. The window sees them without it.
-enum class FeatureMap {
-  identity,
-  swish,  ///< silu of each channel
-  relu,
-  t2r,  ///< relu(W x) with a learnt W [Dk, Dk], the same for queries and keys of all heads
-};
 
 /// What is done to values.
 enum class ValueActivation { none, silu };
@@ -47,9 +40,6 @@ struct LayerShape {
 
   NHA_INLINE friend bool operator==(const LayerShape&, const LayerShape&) = default;
 };
-
-/// Largest kernel size of a short convolution.
-inline constexpr Index kMostKernelSize = 64;
 
 /// Options of a layer. Those of the operator (window, slot_delay, scale, empty_slots) may be chosen
 /// anew for each state; the others belong to the weights.

@@ -6,13 +6,13 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/model/layer_options.hpp>
 #include <nha/model/layer_spec.hpp>
 #include <nha/model/model_options.hpp>
+#include <nha/nn/named_weights.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -36,12 +36,6 @@ struct AttentionWeights {
   Tensor<T, 1> q_conv_bias, k_conv_bias, v_conv_bias;
 };
 
-/// Weights of a SwiGLU layer.
-template <std::floating_point T>
-struct FeedForwardWeights {
-  Tensor<T, 2> gate_proj, up_proj, down_proj;
-};
-
 template <std::floating_point T>
 struct DecoderBlockWeights {
   Tensor<T, 1> attn_norm;
@@ -50,25 +44,12 @@ struct DecoderBlockWeights {
   FeedForwardWeights<T> mlp;
 };
 
-namespace detail {
-
-template <class... Tensors>
-bool any_present(const Tensors&... tensors) noexcept {
-  return (... || (tensors.size() > 0));
-}
-
-}  // namespace detail
-
 /// Whether any of the tensors is there. Of gradients: whether any is wanted.
 template <std::floating_point T>
 bool has_any(const AttentionWeights<T>& w) noexcept {
   return detail::any_present(w.q_proj, w.k_proj, w.v_proj, w.f_proj, w.f_proj_bias, w.o_proj,
                              w.g_norm, w.feature_map, w.q_conv1d, w.k_conv1d, w.v_conv1d,
                              w.q_conv_bias, w.k_conv_bias, w.v_conv_bias);
-}
-template <std::floating_point T>
-bool has_any(const FeedForwardWeights<T>& w) noexcept {
-  return detail::any_present(w.gate_proj, w.up_proj, w.down_proj);
 }
 template <std::floating_point T>
 bool has_any(const DecoderBlockWeights<T>& w) noexcept {
@@ -129,16 +110,6 @@ void visit_attention_weights(const LayerShape& shape, const LayerOptions& option
   visit(prefix + "v_conv1d.bias", weights.v_conv_bias, Sizes1{v});
 }
 
-/// The same for a SwiGLU layer.
-template <class Weights, class Visit>
-void visit_feed_forward_weights(Index hidden, Index intermediate, const std::string& prefix,
-                                Weights& weights, Visit&& visit) {
-  using Sizes = Tensor<float, 2>::Sizes;
-  visit(prefix + "gate_proj.weight", weights.gate_proj, Sizes{intermediate, hidden});
-  visit(prefix + "up_proj.weight", weights.up_proj, Sizes{intermediate, hidden});
-  visit(prefix + "down_proj.weight", weights.down_proj, Sizes{hidden, intermediate});
-}
-
 /// The same for a whole model whose parts lie anywhere: `block(n)` gives the weights of block n, in
 /// or by something with the members of DecoderBlockWeights.
 template <class Matrix, class Block, class Vector, class Visit>
@@ -173,16 +144,6 @@ void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit)
 }
 
 namespace detail {
-
-/// A visitor that checks each weight's shape.
-struct CheckWeights {
-  template <class T, int Rank>
-  void operator()(const std::string& name, const Tensor<T, Rank>& tensor,
-                  const typename Tensor<T, Rank>::Sizes& extents) const {
-    check_argument(tensor.extents() == extents, "weight ", name, " is ",
-                   shape_text(tensor.extents()), "; expected ", shape_text(extents));
-  }
-};
 
 /// That all weights of a model are there.
 /// @throws ArgumentError naming the first that is not, or has another shape.

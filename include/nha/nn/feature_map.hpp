@@ -7,11 +7,11 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
-#include <nha/model/layer_options.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
 #include <nha/nn/linear.hpp>
 #include <nha/nn/linear_backward.hpp>
+#include <nha/nn/options.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <algorithm>

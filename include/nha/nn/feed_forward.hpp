@@ -7,12 +7,12 @@
 #include <nha/core/arena.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
-#include <nha/model/weights.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
 #include <nha/nn/keep.hpp>
 #include <nha/nn/linear.hpp>
 #include <nha/nn/linear_backward.hpp>
+#include <nha/nn/named_weights.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <concepts>

@@ -10,9 +10,9 @@
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/cpu/simd.hpp>
-#include <nha/model/layer_options.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
+#include <nha/nn/options.hpp>
 #include <nha/nn/token_batch.hpp>
 
 #include <algorithm>
@@ -156,12 +156,13 @@ class ConvolutionState {
     check_size("batch", batch, 0);
     check_argument(channels >= 1 && channels <= kLargestSize * kLargestSize, "channels is ",
                    channels, "; expected 1 to ", kLargestSize * kLargestSize);
-    check_argument(kernel_size >= 1 && kernel_size <= kMostKernelSize, "kernel_size is ", kernel_size, "; expected 1 to ",
-                   kMostKernelSize);
+    check_argument(kernel_size >= 1 && kernel_size <= kMostKernelSize, "kernel_size is ",
+                   kernel_size, "; expected 1 to ", kMostKernelSize);
     check_size("max_rollback", max_rollback, 0);
-    check_bytes("the state of a convolution",
-                static_cast<double>(batch) * static_cast<double>(channels) *
-                    static_cast<double>(kernel_size + max_rollback) * static_cast<double>(sizeof(T)));
+    check_bytes("the state of a convolution", static_cast<double>(batch) *
+                                                  static_cast<double>(channels) *
+                                                  static_cast<double>(kernel_size + max_rollback) *
+                                                  static_cast<double>(sizeof(T)));
     return {batch, kernel_size - 1 + max_rollback, channels};
   }
   void check_sequence(Index sequence) const {

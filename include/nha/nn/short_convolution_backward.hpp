@@ -12,9 +12,9 @@
 #include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/cpu/simd.hpp>
-#include <nha/model/layer_options.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
+#include <nha/nn/options.hpp>
 #include <nha/nn/short_convolution.hpp>
 #include <nha/nn/token_batch.hpp>
 
@@ -45,8 +45,7 @@ void convolution_backward(const TensorView<const T, Dynamic, Dynamic>& x, const 
     };
     convolve_token<Arch>(tile, bias, input, dz);
     silu_backward<Arch>(dz, dy.data() + t * dy.stride(0) + tile.channel, dz, tile.channels);
-    if (!dx.empty())
-      std::fill_n(dx.data() + t * dx.stride(0) + tile.channel, tile.channels, T{0});
+    if (!dx.empty()) std::fill_n(dx.data() + t * dx.stride(0) + tile.channel, tile.channels, T{0});
     for (Index i = 0; i < tile.kernel_size; ++i) {
       const T* in = input(i);
       if (in == nullptr) continue;
