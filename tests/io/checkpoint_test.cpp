@@ -86,11 +86,11 @@ TYPED_TEST(ByteModel, SaysWhatItsConfigurationSays) {
   const auto& [shape, layer] = options.layers.front();
   EXPECT_EQ(options.intermediate, 384);
   EXPECT_EQ(shape, (nha::LayerShape{.hidden = 128,
-                                            .query_heads = 4,
-                                            .kv_heads = 2,
-                                            .key_dim = 32,
-                                            .value_dim = 32,
-                                            .slots = 24}));
+                                    .query_heads = 4,
+                                    .kv_heads = 2,
+                                    .key_dim = 32,
+                                    .value_dim = 32,
+                                    .slots = 24}));
   EXPECT_EQ(layer.convolution_kernel_size, 4);
   EXPECT_FALSE(layer.convolution_bias);
   EXPECT_EQ(layer.feature_map, nha::FeatureMap::swish);

@@ -162,7 +162,8 @@ TEST(SaveLanguageModel, KilledProgramsLeaveNoWeightsOfAnotherConfiguration) {
   const nha_test::TemporaryFolder folder;
   nha::ModelOptions options = nha_test::small_model();
   const nha::LanguageModel<float> first = nha_test::random_model<float>(options, 1);
-  nha_test::set_windows(options, {9, 9});  // the same shapes: nothing but the numbers tells them apart
+  nha_test::set_windows(options,
+                        {9, 9});  // the same shapes: nothing but the numbers tells them apart
   const nha::LanguageModel<float> second = nha_test::random_model<float>(options, 2);
   nha::save_language_model(folder.path(), first);
   for (int round = 0; round < 12; ++round) {

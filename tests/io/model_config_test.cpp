@@ -64,24 +64,25 @@ TEST(ModelConfig, EveryKeyReachesItsOption) {
       "hidden_act": "silu", "use_norm": true, "use_output_gate": false, "attn": null,
       "unknown": [1, 2])"));
   EXPECT_EQ(options.layers[0].shape, (nha::LayerShape{.hidden = 64,
-                                            .query_heads = 4,
-                                            .kv_heads = 2,
-                                            .key_dim = 10,
-                                            .value_dim = 10,
-                                            .slots = 7}));
+                                                      .query_heads = 4,
+                                                      .kv_heads = 2,
+                                                      .key_dim = 10,
+                                                      .value_dim = 10,
+                                                      .slots = 7}));
   EXPECT_EQ(options.intermediate, 33);
   EXPECT_EQ(options.norm_eps, 1e-3);
   EXPECT_TRUE(options.tied_head);
-  EXPECT_EQ(layer_options(options), (nha::LayerOptions{.attention = {.window = 9,
-                                                            .slot_delay = 4,
-                                                            .softmax_scale = 0.25,
-                                                            .empty_slots = nha::EmptySlots::masked},
-                                              .feature_map = FeatureMap::relu,
-                                              .gate_divisor = 16,
-                                              .rope_theta = 500000,
-                                              .output_norm_eps = 1e-3,
-                                              .convolution_kernel_size = 3,
-                                              .convolution_bias = true}));
+  EXPECT_EQ(layer_options(options),
+            (nha::LayerOptions{.attention = {.window = 9,
+                                             .slot_delay = 4,
+                                             .softmax_scale = 0.25,
+                                             .empty_slots = nha::EmptySlots::masked},
+                               .feature_map = FeatureMap::relu,
+                               .gate_divisor = 16,
+                               .rope_theta = 500000,
+                               .output_norm_eps = 1e-3,
+                               .convolution_kernel_size = 3,
+                               .convolution_bias = true}));
 }
 
 TEST(ModelConfig, ExpansionsMakeHeadDimensions) {
@@ -188,7 +189,8 @@ TEST(ModelConfig, LayersOfPlainFilesMayDiffer) {
   const ModelOptions options = parse_model_config(plain(layers));
   ASSERT_EQ(options.layers.size(), 3u);
   EXPECT_EQ(options.layers[0], parse_model_config(plain(R"(, "window_size": 9, "slot_delay": 2,
-      "num_slots": 5)")).layers[0]);
+      "num_slots": 5)"))
+                                   .layers[0]);
   EXPECT_EQ(options.layers[1].shape, (nha::LayerShape{.hidden = 64,
                                                       .query_heads = 8,
                                                       .kv_heads = 2,

@@ -27,8 +27,7 @@ void visit_block(const nha::ModelOptions& options, Weights& weights, Visit&& vis
   const nha::LayerSpec& layer = options.layers.front();
   nha::visit_attention_weights(layer.shape, layer.options, "attn.", weights.attn, one);
   visit("mlp_norm", weights.mlp_norm.values());
-  nha::visit_feed_forward_weights(options.hidden(), options.intermediate, "mlp.", weights.mlp,
-                                  one);
+  nha::visit_feed_forward_weights(options.hidden(), options.intermediate, "mlp.", weights.mlp, one);
 }
 
 /// A block, tokens for it and a loss: the sum of all it computes times fixed numbers.

@@ -36,7 +36,8 @@ class DecoderBlockTest : public testing::Test {
                   Tensor<double, 2>& x) {
     const Index rows = x.extent(0);
     const auto sections = [&](nha::Arena& cursor) {
-      const auto table = nha::RotaryTable<double>::take(cursor, block.attention().shape().key_dim, rows);
+      const auto table =
+          nha::RotaryTable<double>::take(cursor, block.attention().shape().key_dim, rows);
       return std::pair(table, block.take_activations(cursor, rows));
     };
     nha::Arena sizes(nullptr);

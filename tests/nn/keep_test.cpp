@@ -69,9 +69,9 @@ BlockRun run_block(const nha::ModelOptions& options, Keep keep) {
   nha::Buffer memory(sizes.used());
   nha::Arena cursor(memory.data());
   const auto [table, activations] = sections(cursor);
-  BlockRun run{
-      sizes.used(), nha_test::random_tensor<float, 2>({tokens.rows(), layer.shape.hidden}, 3),
-      Tensor<float, 3>({2, 9, layer.shape.query_heads}), block.attention().make_state(2)};
+  BlockRun run{sizes.used(),
+               nha_test::random_tensor<float, 2>({tokens.rows(), layer.shape.hidden}, 3),
+               Tensor<float, 3>({2, 9, layer.shape.query_heads}), block.attention().make_state(2)};
   table.fill(tokens, run.state, layer.options.rope_theta);
   nha::Workspace kernel;
   block.run(run.y.view(), tokens, table, run.state, activations, kernel, run.slot_share.view(), {},

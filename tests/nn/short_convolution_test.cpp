@@ -148,8 +148,8 @@ TEST_F(ShortConvolution, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
 TEST_F(ShortConvolution, AStateOfImpossibleSizesIsRefused) {
   const auto refuses = [](Index batch, Index channels, Index kernel_size, Index rollback,
                           const char* message) {
-    NHA_EXPECT_ERROR(ConvolutionState<double>(batch, channels, kernel_size, rollback), nha::ArgumentError,
-                     message);
+    NHA_EXPECT_ERROR(ConvolutionState<double>(batch, channels, kernel_size, rollback),
+                     nha::ArgumentError, message);
   };
   refuses(-1, 5, 4, 0, "batch is -1");
   refuses(1, 0, 4, 0, "channels is 0");

@@ -76,9 +76,8 @@ void expect_same_gradients(FrozenProblem& problem, const Trains& trains, const s
 TEST(FrozenWeights, EachWeightAloneHasTheGradientItHasAmongAll) {
   nha::ModelOptions tied = nha_test::small_model(nha::nha_v1(3));
   tied.tied_head = true;
-  for (const nha::ModelOptions& options :
-       {all_kinds_of_weights(), nha_test::unlike_layers(), tied,
-        nha_test::small_model(nha::gsa())}) {
+  for (const nha::ModelOptions& options : {all_kinds_of_weights(), nha_test::unlike_layers(), tied,
+                                           nha_test::small_model(nha::gsa())}) {
     FrozenProblem problem(options);
     for (const auto& weight : nha::parameters(problem.model))
       expect_same_gradients(
@@ -100,8 +99,8 @@ TEST(FrozenWeights, PartsOfAModelMayTrain) {
     for (const std::string part : {"layers.0", "layers.1", "mlp", "attn.", "conv1d", "_norm",
                                    "_proj", "head", "nothing at all"})
       expect_same_gradients(
-          problem,
-          [&](std::string_view name) { return name.find(part) != std::string_view::npos; }, part);
+          problem, [&](std::string_view name) { return name.find(part) != std::string_view::npos; },
+          part);
   }
 }
 

@@ -315,7 +315,8 @@ TEST(TrainingStep, RefusesWhatDoesNotFit) {
   NHA_EXPECT_ERROR(problem.step(gradients, {}), nha::ArgumentError,
                    "target 2 of row 1 is 11; expected at most 10");
   problem.targets(1, 2) = 1;
-  NHA_EXPECT_ERROR(problem.step(gradients, {.micro_batches = 0}), nha::ArgumentError, "micro_batches is 0");
+  NHA_EXPECT_ERROR(problem.step(gradients, {.micro_batches = 0}), nha::ArgumentError,
+                   "micro_batches is 0");
   problem.given(0, 0) = -1;
   NHA_EXPECT_ERROR(problem.evaluate({}), nha::ArgumentError, "token 0 of row 0 is -1");
 }

@@ -23,8 +23,7 @@ using nha::Index;
 
 class TrainingWorkspaceTest : public testing::Test {
  protected:
-  void prepare(Index sequences, Index micro_batches,
-               const std::vector<nha::Parameter<float>>* list,
+  void prepare(Index sequences, Index micro_batches, const std::vector<nha::Parameter<float>>* list,
                const std::vector<Index>& windows = {}, Index workers = 2) {
     workspace.prepare(model, nha_test::random_tokens(sequences, kLength, options.vocabulary),
                       {windows, micro_batches, 0, list}, workers);
@@ -140,8 +139,7 @@ TEST_F(TrainingWorkspaceTest, WindowsAreNoLongerThanTheTokens) {
   EXPECT_EQ(window(0, 0), 3);
 }
 TEST_F(TrainingWorkspaceTest, WindowsOfHeadsAreNoLongerThanTheTokensEither) {
-  for (nha::LayerSpec& layer : options.layers)
-    layer.options.attention.head_windows = {2, 1 << 20};
+  for (nha::LayerSpec& layer : options.layers) layer.options.attention.head_windows = {2, 1 << 20};
   model = nha_test::random_model<float>(options);
   const auto heads = [&](Index layer) {
     return workspace.micro_batches().front().state->layer(layer).attention().options().head_windows;
@@ -193,7 +191,8 @@ TEST_F(TrainingWorkspaceTest, AStepOfSizesSeenBeforeAllocatesNothingThatGrowsWit
   const auto use = [&](Index batch, Index tokens, Index micro_batches, auto&& executor) {
     const auto given = nha_test::random_tokens(batch, tokens, options.vocabulary);
     const nha::TrainingBatch data{given, given};
-    const nha::TrainingOptions how{.slot_share = {.coefficient = 0.1}, .micro_batches = micro_batches};
+    const nha::TrainingOptions how{.slot_share = {.coefficient = 0.1},
+                                   .micro_batches = micro_batches};
     const auto step = [&] {
       nha::loss_and_gradients(model, data, gradients, workspace, how, executor);
     };

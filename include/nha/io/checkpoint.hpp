@@ -58,9 +58,10 @@ inline bool has_tied_head(const Safetensors& file) {
                " ", shape_text(head->shape),
                "; the configuration says tie_word_embeddings, and the embeddings are ",
                stored_name(embeddings.dtype), " ", shape_text(embeddings.shape));
-  check_format(std::ranges::equal(head->bytes, embeddings.bytes), file.source(),
-               ": tensor 'lm_head.weight' differs from 'model.embeddings.weight'; the configuration "
-               "says tie_word_embeddings, which makes them the same");
+  check_format(
+      std::ranges::equal(head->bytes, embeddings.bytes), file.source(),
+      ": tensor 'lm_head.weight' differs from 'model.embeddings.weight'; the configuration "
+      "says tie_word_embeddings, which makes them the same");
   return true;
 }
 

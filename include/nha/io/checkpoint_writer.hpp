@@ -93,11 +93,14 @@ void save_weights(const std::string& folder, const ModelOptions& options,
 /// model always gives the same files. The folder is made where it is not there; other files in it
 /// stay as they are.
 ///
-/// Both files are written to the disk under other names before the first gets its own, so that a
-/// full disk leaves a checkpoint that was there as it was. Wherever the program is killed, the
-/// folder never holds weights beside a configuration that is not theirs: where config.json already
-/// says the same, the old weights stay until the new ones take their name; otherwise they are
-/// removed before config.json is replaced, and until the new ones take their name there are none.
+/// Both files are written to the disk under other names before the first gets its own. So a full
+/// disk leaves a checkpoint that was there as it was.
+///
+/// Wherever the program is killed, the folder never holds weights beside a configuration that is
+/// not theirs. Where config.json already says the same, the old weights stay until the new ones
+/// take their name. Otherwise the old weights are removed before config.json is replaced, and there
+/// are none until the new ones take their name. The next save removes the temporary files of a
+/// killed one.
 /// @param metadata strings for the header of model.safetensors
 /// @throws ArgumentError if a configuration cannot say the options, or metadata is not UTF-8;
 ///   FormatError naming the file that cannot be written.

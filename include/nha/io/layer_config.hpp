@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The keys of a config.json that say what a layer is, read into a LayerSpec; and the names and limits
-// that reader and writer of configurations share.
+// The keys of a config.json that say what a layer is, read into a LayerSpec. Also the names and
+// limits that reader and writer of configurations share.
 #pragma once
 
 #include <nha/config.hpp>
@@ -32,11 +32,13 @@ enum class ConfigLayout {
   /// Keys mean what the options of this library mean: W = window_size, slot_delay W unless given,
   /// scale Dk^-1/2 unless given, feature_map as given.
   ///
-  /// Further keys say what published layers all have alike: key_dim and value_dim (else head_dim),
-  /// num_slots 0, head_windows (one for each key/value head), value_activation, output_form,
-  /// output_norm_eps (else norm_eps), gate_bias. Where layers differ in their windows alone,
-  /// `windows` has one for each. Where they differ in more, `layers` has an object for each, with the
-  /// keys in which the layer differs from the rest of the file; null means left out.
+  /// Further keys say what published layers all have alike. They are key_dim and value_dim (else
+  /// head_dim), num_slots 0, head_windows (one for each key/value head), value_activation,
+  /// output_form, output_norm_eps (else norm_eps) and gate_bias.
+  ///
+  /// Where layers differ in their windows alone, `windows` has one for each. Where they differ in
+  /// more, `layers` has an object for each. It holds the keys in which the layer differs from the
+  /// rest of the file; null means left out.
   plain,
   nha_v1,
   nha_v2,
@@ -91,12 +93,11 @@ inline constexpr std::size_t kLongestConfig = std::size_t{1} << 20;
 
 /// The keys that an entry of `layers` may have.
 inline constexpr std::string_view kLayerKeys[] = {
-    "num_heads",       "num_kv_heads",     "head_dim",    "key_dim",
-    "value_dim",       "num_slots",        "window_size", "head_windows",
-    "slot_delay",      "scale",            "empty_slots", "feature_map",
-    "value_activation", "output_form",     "gate_logit_normalizer", "gate_bias",
-    "rope_theta",      "output_norm_eps",  "use_short_conv", "conv_size",
-    "conv_bias",       "expand_k",         "expand_v"};
+    "num_heads",   "num_kv_heads", "head_dim",         "key_dim",        "value_dim",
+    "num_slots",   "window_size",  "head_windows",     "slot_delay",     "scale",
+    "empty_slots", "feature_map",  "value_activation", "output_form",    "gate_logit_normalizer",
+    "gate_bias",   "rope_theta",   "output_norm_eps",  "use_short_conv", "conv_size",
+    "conv_bias",   "expand_k",     "expand_v"};
 
 /// A list of windows, one for each of `count` of `what`; empty where left out.
 inline std::vector<Index> read_config_windows(const ConfigValues& values, const char* key,
@@ -185,7 +186,7 @@ class LayerConfigReader {
     const Index window = values_.size("window_size", 64, 0);
     LayerOptions layer = layout_ == ConfigLayout::gsa      ? gsa()
                          : layout_ == ConfigLayout::nha_v2 ? nha_v2(window + 1)
-                                                          : nha_v1(window);
+                                                           : nha_v1(window);
     if (layout_ != ConfigLayout::nha_v1)
       layer.feature_map = read_name(
           "feature_map", layout_ == ConfigLayout::plain ? "identity" : "swish", kFeatureMapNames);

@@ -104,8 +104,8 @@ class ModelConfigReader {
   /// Layers that differ from what the rest of the file says.
   void read_layers(ModelOptions& options) const {
     const std::size_t count = values_.object_count("layers");
-    check(count == options.layers.size(), "layers has ", count, " entries; expected one for each of ",
-          options.layers.size(), " layers");
+    check(count == options.layers.size(), "layers has ", count,
+          " entries; expected one for each of ", options.layers.size(), " layers");
     check(!values_.has("windows"), "has both windows and layers; expected one of them");
     std::size_t head_windows = 0;
     for (std::size_t n = 0; n < count; ++n) {

@@ -137,8 +137,7 @@ inline void put_differences(ConfigEntries& entries, const std::vector<LayerSpec>
   if (all_equal) return;
   if (only_windows) return entries.put_windows("windows", windows);
   auto list = nlohmann::json::array();
-  for (const LayerSpec& layer : layers)
-    list.push_back(layer_entries(layer).difference_from(first));
+  for (const LayerSpec& layer : layers) list.push_back(layer_entries(layer).difference_from(first));
   entries.put("layers", std::move(list));
 }
 
@@ -147,9 +146,10 @@ inline void put_differences(ConfigEntries& entries, const std::vector<LayerSpec>
 /// The options as the text of a config.json of ConfigLayout::plain: parse_model_config() gives the
 /// same options back, every number to its last bit. The same options always give the same text.
 ///
-/// A configuration cannot say everything. Windows are at most kLargestSize tokens. There are at most
-/// 65536 layers; a list of the windows of layers or of heads has at most 32768 entries; head_windows
-/// of all layers together have at most 2^20. convolution_bias is false without a convolution.
+/// A configuration cannot say everything. Windows are at most kLargestSize tokens. There are at
+/// most 65536 layers. A list of the windows of layers or of heads has at most 32768 entries. Those
+/// of the heads of all layers together have at most 2^20. convolution_bias is false without a
+/// convolution.
 /// @throws ArgumentError naming the first option that is out of range or that a configuration
 ///   cannot say.
 inline std::string model_config_text(const ModelOptions& options) {

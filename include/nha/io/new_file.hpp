@@ -52,7 +52,8 @@ class PartialFileLock {
   static void remove_abandoned(const std::string& name) noexcept {
     const int file = ::open(name.c_str(), O_RDWR | O_CLOEXEC | O_NOFOLLOW | O_NONBLOCK);
     if (file < 0) return;
-    struct stat opened {}, named {};
+    struct stat opened {
+    }, named{};
     const bool abandoned = ::flock(file, LOCK_EX | LOCK_NB) == 0 && ::fstat(file, &opened) == 0 &&
                            ::lstat(name.c_str(), &named) == 0 && S_ISREG(opened.st_mode) &&
                            opened.st_ino == named.st_ino && opened.st_dev == named.st_dev;
@@ -64,7 +65,9 @@ class PartialFileLock {
   int file_ = -1;
 #else
   // Nothing tells whether a file has a writer: those of killed programs stay.
-  bool take(std::FILE*) noexcept { return true; }
+  bool take(std::FILE*) noexcept {
+    return true;
+  }
   void release() noexcept {}
   static void remove_abandoned(const std::string&) noexcept {}
 #endif
@@ -120,9 +123,9 @@ class NewFile {
     if (std::fwrite(bytes.data(), 1, bytes.size(), stream_) != bytes.size()) fail();
   }
 
-  /// Brings all that was written to the disk, so that commit() has nothing left to do but to give
-  /// the name: of several files that belong together, each is closed before the first gets its
-  /// name. Nothing may be written after that.
+  /// Brings all that was written to the disk, so that commit() has only to give the name. Of
+  /// several files that belong together, each is closed before the first gets its name. Nothing may
+  /// be written after that.
   /// @throws FormatError naming the path if that fails.
   void close() {
     if (stream_ == nullptr) return;
@@ -134,8 +137,8 @@ class NewFile {
     if (std::fclose(std::exchange(stream_, nullptr)) != 0) fail();
   }
 
-  /// Removes the file that has the name now, where there is one: what must not be found with files
-  /// that get their names before this one does.
+  /// Removes the file that has the name now, where there is one. It is for files that must not be
+  /// found beside others that get their names first.
   /// @throws FormatError naming the path if that fails.
   void remove_old() {
     if (temporary_.empty()) return;

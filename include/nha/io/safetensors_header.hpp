@@ -43,9 +43,9 @@ struct SafetensorsHeader {
   std::map<std::string, SafetensorsEntry, std::less<>> tensors;
 };
 
-/// Receives the JSON parser's events. Everything that the format does not allow ends the parse at
-/// once, with a message: other nesting, other types, keys that come twice, numbers that are not
-/// sizes. Memory follows the text that was really there, never a number in it.
+/// Receives the JSON parser's events. What the format does not allow ends the parse at once, with a
+/// message: other nesting or types, keys that come twice, numbers that are not sizes. Memory
+/// follows the text that was really there, never a number in it.
 class SafetensorsHandler {
  public:
   using Json = nlohmann::json;

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// A training run on disk: the model as a checkpoint for any program, and training.safetensors, from
-// which alone the run goes on as if it had never stopped.
+// A training run on disk: the model as a checkpoint for any program, and training.safetensors. From
+// the latter alone the run goes on as if it had never stopped.
 //
 // training.safetensors holds, in the numbers' own type,
 //   <name>                each weight, under its published name
@@ -59,8 +59,8 @@ struct TrainingRecord {
   Index steps = 0;
   /// Of what each step draws.
   std::uint64_t seed = 0;
-  /// What must be the same for the run to go on as the same run (the data, the batch, the
-  /// schedule): compared when it is resumed.
+  /// What must be the same for the run to go on as the same run: the data, the batch, the schedule.
+  /// It is compared when the run is resumed.
   Metadata settings = {};
   /// Whatever else the program wants to find again.
   Metadata notes = {};
@@ -182,8 +182,8 @@ void save_training(const std::string& folder, const ModelOptions& options,
 ///
 /// All that a run resumes from is in the one file, which appears whole or not at all. So wherever
 /// the program is killed, the folder resumes exactly as it was after this save or after the one
-/// before, never from a mixture. The model beside it may then be that of the save before, and is
-/// itself whole, by the rules of save_language_model(); the next save puts it right.
+/// before, never from a mixture. The model beside it may then be that of the save before. It is
+/// itself whole, by the rules of save_language_model(), and the next save puts it right.
 ///
 /// The optimiser may be of some of the weights only: the others are frozen, and saved without
 /// moments.
@@ -281,8 +281,8 @@ class TrainingCheckpoint {
     check(text("checksum") == checksum.text(), "damaged: its checksum does not match");
   }
 
-  /// That the tensors are the weights and moments of the options, so that whoever makes a model of
-  /// these takes no more memory than the file has numbers for.
+  /// That the tensors are the weights and moments of the options. A model made of these then takes
+  /// no more memory than the file has numbers for.
   void check_tensors() {
     const std::span<const StoredTensor> tensors = file_.tensors();
     check(options_.layers.size() <= tensors.size(), tensors.size(), " tensors; too few for the ",

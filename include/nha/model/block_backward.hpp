@@ -50,8 +50,8 @@ class DecoderBlockBackward {
     return s;
   }
 
-  /// Replaces dx [rows, hidden], the gradient of the block's output, by that of its input where that
-  /// is wanted, and adds to the gradients of the weights. An empty gradient is not wanted, and
+  /// Replaces dx [rows, hidden], the gradient of the block's output, by that of its input where
+  /// that is wanted. Adds to the gradients of the weights. An empty gradient is not wanted, and
   /// nothing is computed that only it would need.
   /// @param a what the call has kept
   /// @param lse, slot_share cotangents of these, or nothing

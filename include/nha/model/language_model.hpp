@@ -42,8 +42,9 @@ struct ForwardOptions {
   std::span<const std::int64_t> cu_seqlens = {};
   /// The residual stream after each block. [layers, B, T, hidden]
   TensorView<T, Dynamic, Dynamic, Dynamic, Dynamic> hidden = {};
-  /// The part of each query head's attention that fell on the slots. [layers, B, T, query heads],
-  /// with the heads of the layer that has most; of a layer with fewer the rest stays as it was.
+  /// The part of each query head's attention that fell on the slots. [layers, B, T, query heads].
+  /// There are as many heads as in the layer that has most; in a layer with fewer the rest stays as
+  /// it was.
   TensorView<T, Dynamic, Dynamic, Dynamic, Dynamic> slot_share = {};
   /// The operator's algorithm; the result is the same within rounding.
   PrefillOptions attention = {};
@@ -111,8 +112,8 @@ class LanguageModel {
     return LanguageModelState<T>(options_, options, memory);
   }
 
-  /// That a state was made for this model, or one whose layers have the same sizes. It looks at no
-  /// sequence: the layers of a state are in step.
+  /// That a state was made for this model, or one whose layers have the same sizes. No sequence is
+  /// looked at: the layers of a state are in step.
   /// @throws ArgumentError naming the first layer that differs.
   void check_state(const LanguageModelState<T>& state) const {
     check_argument(state.layers() == options_.layer_count(), "the state is of ", state.layers(),
@@ -125,10 +126,10 @@ class LanguageModel {
     }
   }
 
-  /// Puts tokens [B, T] (with cu_seqlens [1, T]) into the state and gives the logits of what
-  /// follows each: logits [B, T, vocabulary], or of the last token of each sequence alone
-  /// [sequences, 1, vocabulary] (a sequence without tokens leaves its row as it was), or none where
-  /// left out.
+  /// Puts tokens [B, T], with cu_seqlens [1, T], into the state and gives the logits of what
+  /// follows each. These are [B, T, vocabulary], or [sequences, 1, vocabulary] for what follows the
+  /// last token of each sequence alone. A sequence without tokens then leaves its row as it was.
+  /// Logits that are left out are not computed.
   ///
   /// A text may come in pieces of any length, down to one token: the results are the same within
   /// rounding. Scratch memory grows with B * T; once it is large enough, calls with fewer than 8
@@ -170,10 +171,10 @@ class LanguageModel {
     embed(tokens, embeddings_, x);
     rotary_tables_.template fill<T>(a.tables, batch, state.layer(0));
     for (Index n = 0; n < state.layers(); ++n) {
-      const PerHead slot_share =
-          options.slot_share.data() == nullptr
-              ? PerHead()
-              : options.slot_share[n].template slice<2>(0, block(n).attention().shape().query_heads);
+      const PerHead slot_share = options.slot_share.data() == nullptr
+                                     ? PerHead()
+                                     : options.slot_share[n].template slice<2>(
+                                           0, block(n).attention().shape().query_heads);
       Arena of_block(a.block);
       block(n).run(x, batch, rotary_tables_.template of_layer<T>(a.tables, n, batch.rows()),
                    detail::StateParts::layer(state, n),
@@ -192,7 +193,7 @@ class LanguageModel {
     T* x;
     std::byte* tables;
     std::byte* block;  // of one block after another
-    T* normed;  // the rows that the head reads
+    T* normed;         // the rows that the head reads
     T* logits;
   };
   Activations take_activations(Arena& cursor, const TokenBatch& batch,

@@ -2,8 +2,8 @@
 // What a Native Hybrid Attention layer is: its shape, its options, and the published presets.
 //
 // The options are independent of each other; a preset is a function that fills them in. A layout
-// that comes later (the hybridized Llama and Qwen ones, Liger) is one more such function and, where
-// it computes something new, one more option.
+// that comes later is one more such function. Where it computes something new, there is one more
+// option.
 #pragma once
 
 #include <nha/attention/validate.hpp>
@@ -66,17 +66,17 @@ NHA_NAMESPACE_END
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The from-scratch layer behind the paper's tables: raw queries and keys into the slots, logits
-/// scaled by Dk^-1/2, a token enters the slots when it leaves the window.
+/// The from-scratch layer behind the paper's tables. Queries and keys meet the slots raw, logits
+/// are scaled by Dk^-1/2. A token enters the slots when it leaves the window.
 inline LayerOptions nha_v1(Index window = 64) {
   LayerOptions options;
   options.attention.window = window;
   return options;
 }
 
-/// The newest published from-scratch layer: swish on the slots' queries and keys, scale 1, and a
-/// token enters the slots at once. `window` counts the current token: the published configurations
-/// name one less.
+/// The newest published from-scratch layer. Queries and keys of the slots go through swish, the
+/// scale is 1, and a token enters the slots at once. `window` counts the current token; the
+/// published configurations name one less.
 inline LayerOptions nha_v2(Index window = 64) {
   LayerOptions options;
   options.attention.window = window;

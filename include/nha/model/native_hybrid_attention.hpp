@@ -137,8 +137,8 @@ class NativeHybridAttention {
   // What follows is for models, which share one table and one set of scratch memory between their
   // layers. Nothing is checked.
 
-  /// Results of one call, step by step. Where nothing is to be kept, the steps of a line share
-  /// memory, each overwriting the one before it, and what only backward reads is null.
+  /// Results of one call, step by step. Where nothing is kept, the steps of a line share memory:
+  /// each overwrites the one before it. What only backward reads is then null.
   struct Activations {
     T *q_input, *k_input, *v_input;  // of the short convolutions; one for all where nothing is kept
     T *q, *k, *v, *gate_logits;      // projected, and convolved
@@ -274,7 +274,8 @@ class NativeHybridAttention {
       }
       const Rows convolved(input, to.extents());
       linear(x, weight, convolved, executor);
-      short_convolution(convolved, tokens, ConstRows(kernel.data(), {kernel.extent(0), kernel.extent(2)}), bias,
+      short_convolution(convolved, tokens,
+                        ConstRows(kernel.data(), {kernel.extent(0), kernel.extent(2)}), bias,
                         detail::StateParts::convolutions(state)[which], to);
     };
     one(0, weights_.q_proj, weights_.q_conv1d, weights_.q_conv_bias, a.q_input, a.q);

@@ -133,8 +133,8 @@ class NativeHybridAttentionBackward {
   }
 
  private:
-  /// Which of its inputs the operator's gradients are wanted for: that of x needs all of them, those
-  /// of a projection and its convolution need one.
+  /// For which of its inputs the operator's gradients are wanted. The gradient of x needs all of
+  /// them; those of a projection and its convolution need one.
   struct Wanted {
     Wanted(const LayerShape& shape, bool dx, const AttentionWeights<T>& g) noexcept
         : q(dx || detail::any_present(g.q_proj, g.q_conv1d, g.q_conv_bias)),
@@ -166,8 +166,7 @@ class NativeHybridAttentionBackward {
                     needs_d_o ? d_o : Rows(), gradients.o_proj.view(), executor);
     if (options_.output != OutputForm::silu_norm || !needs_d_o) return;
     rms_norm_backward(ConstRows(a.o_active, sizes), layer_.weights().g_norm,
-                      options_.output_norm_eps, d_o, below ? d_o : Rows(),
-                      gradients.g_norm.view());
+                      options_.output_norm_eps, d_o, below ? d_o : Rows(), gradients.g_norm.view());
     if (below) silu_backward(a.o, s.o, s.o, d_o.size());
   }
 
@@ -199,11 +198,11 @@ class NativeHybridAttentionBackward {
              gradients, kernel, {}, executor);
   }
 
-  /// The feature map of the slots' queries or keys: in place where the gradient of the heads before
-  /// it is wanted, else that of its weight alone.
+  /// Back through the feature map of the slots' queries or keys: to the heads before it, in place,
+  /// where these are wanted, and to its weight.
   template <Executor E>
-  void map(const T* raw, T* gradient, Index rows, bool heads_wanted,
-           AttentionWeights<T>& gradients, const Scratch& s, E&& executor) const {
+  void map(const T* raw, T* gradient, Index rows, bool heads_wanted, AttentionWeights<T>& gradients,
+           const Scratch& s, E&& executor) const {
     const Rows d_heads = rows_of(gradient, rows, shape_.key_dim);
     feature_map_backward(options_.feature_map, ConstRows(raw, d_heads.extents()),
                          layer_.weights().feature_map, d_heads, heads_wanted ? d_heads : Rows(),
@@ -241,14 +240,13 @@ class NativeHybridAttentionBackward {
     const Index kernel_size = options_.convolution_kernel_size;
     const bool below = !dx.empty() || detail::any_present(gradients.weight);
     const Rows d_input = below ? rows_of(s.other, tokens.rows(), channels) : Rows();
-    short_convolution_backward(
-        rows_of(input, tokens.rows(), channels), tokens,
-        ConstRows(weights.kernel.data(), {channels, kernel_size}), weights.bias, d_projected,
-        d_input,
-        detail::any_present(gradients.kernel)
-            ? Rows(gradients.kernel.data(), {channels, kernel_size})
-            : Rows(),
-        gradients.bias.view());
+    short_convolution_backward(rows_of(input, tokens.rows(), channels), tokens,
+                               ConstRows(weights.kernel.data(), {channels, kernel_size}),
+                               weights.bias, d_projected, d_input,
+                               detail::any_present(gradients.kernel)
+                                   ? Rows(gradients.kernel.data(), {channels, kernel_size})
+                                   : Rows(),
+                               gradients.bias.view());
     if (below)
       linear_backward(x, weights.weight, d_input, dx, gradients.weight.view(), executor, how);
   }

@@ -93,7 +93,7 @@ void read_layer_state(StateReader& reader, Index number, LayerState<T>& layer) {
 
 }  // namespace detail
 
-/// One sequence of a model's state as bytes, in the format at the head of this file: a text that
+/// One sequence of a model's state as bytes, in the format at the head of this file. A text that
 /// has been read once need never be read again. The same on every machine; a later version of the
 /// library reads it.
 /// @throws ArgumentError if there is no such sequence.

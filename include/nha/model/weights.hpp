@@ -73,8 +73,8 @@ struct LanguageModelWeights {
   Tensor<T, 2> head;  ///< [vocabulary, hidden]; empty where it is tied to the embeddings
 };
 
-/// Calls visit(name, tensor, extents) for each weight that a layer with these options has: its name
-/// in a checkpoint, the tensor, and the extents it must have.
+/// Calls visit(name, tensor, extents) for each weight of a layer with these options. The arguments
+/// are its name in a checkpoint, the tensor, and the extents it must have.
 template <class Weights, class Visit>
 void visit_attention_weights(const LayerShape& shape, const LayerOptions& options,
                              const std::string& prefix, Weights& weights, Visit&& visit) {
@@ -110,8 +110,8 @@ void visit_attention_weights(const LayerShape& shape, const LayerOptions& option
   visit(prefix + "v_conv1d.bias", weights.v_conv_bias, Sizes1{v});
 }
 
-/// The same for a whole model whose parts lie anywhere: `block(n)` gives the weights of block n, in
-/// or by something with the members of DecoderBlockWeights.
+/// The same for a whole model whose parts lie anywhere. `block(n)` returns something with the
+/// members of DecoderBlockWeights for block n.
 template <class Matrix, class Block, class Vector, class Visit>
 void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&& block,
                          Vector& norm, Matrix& head, Visit&& visit) {

@@ -1,11 +1,10 @@
 // SPDX-License-Identifier: MIT
 // The weights that training starts from, and weights of zeros for gradients.
 //
-// The defaults are those of the published implementation, nha_fla/models/nha/modeling_nha.py and
-// configuration_nha.py of github.com/JusenD/NHA (_init_weights, which is that of
-// flash-linear-attention's models): linear, convolution and embedding weights are normal with
-// initializer_range 0.02, biases 0, the weights of norms 1, and what writes to the residual stream
-// is drawn like all others.
+// The defaults are those of the published implementation: _init_weights of
+// nha_fla/models/nha/modeling_nha.py of github.com/JusenD/NHA. Linear, convolution and embedding
+// weights are normal with deviation 0.02. Biases are 0, the weights of norms 1. What writes to the
+// residual stream is drawn like all others.
 #pragma once
 
 #include <nha/config.hpp>
@@ -47,9 +46,9 @@ struct InitialWeights {
   std::uint64_t seed = 0;
   /// Of linear, convolution and embedding weights.
   double standard_deviation = 0.02;
-  /// Of the embeddings alone; empty: as the others. What a block adds to the residual stream is of
-  /// the size of its weights times the root of their inputs: embeddings that are much smaller drown
-  /// in it, and which token it was is hard to learn from.
+  /// Of the embeddings alone; empty: as the others. A block adds about the size of its weights
+  /// times the root of their number of inputs to the residual stream. Much smaller embeddings drown
+  /// in it, and tokens are then hard to tell apart.
   std::optional<double> embedding_standard_deviation = {};
   /// Of f_proj, which makes the gates; empty: as the others. Gates that differ from token to token
   /// and slot to slot from the start let the slots hold unlike things (examples/recall).
@@ -74,8 +73,7 @@ LanguageModelWeights<T> zero_weights(const ModelOptions& options, const Trains& 
   LanguageModelWeights<T> weights;
   weights.layers.resize(options.layers.size());
   visit_weights(options, weights, [&](const std::string& name, auto& tensor, const auto& extents) {
-    if (trains(std::string_view(name)))
-      tensor = std::remove_reference_t<decltype(tensor)>(extents);
+    if (trains(std::string_view(name))) tensor = std::remove_reference_t<decltype(tensor)>(extents);
   });
   return weights;
 }
@@ -125,9 +123,9 @@ void start_weight(const Parameter<T>& parameter, const InitialWeights& initial, 
 
 }  // namespace detail
 
-/// Weights to start training from. Each depends on the seed, its name and its shape alone: models
-/// that differ in one option start from the same numbers where they have the same weights. How far
-/// it is the same on different machines: see Random::normal().
+/// Weights to start training from. Each depends on the seed, its name and its shape alone. So
+/// models that differ in one option start from the same numbers where they have the same weights.
+/// How far it is the same on different machines: see Random::normal().
 /// @throws ArgumentError if an option is out of range, a standard deviation is negative or not
 ///   finite, or gate_bias is not finite, or is not 0 and the model has no such bias.
 template <std::floating_point T>

@@ -252,9 +252,10 @@ class LanguageModelTape {
           n < first_kept ? block_of(model, n).take_activations(of_block, rows)
                          : block_of(model, n).take_activations(cursor, rows, Keep::for_backward);
     }
-    scratch_ = cursor.take<std::byte>(largest(first_kept, layers, [&](const auto& block, Arena& of) {
-      DecoderBlockBackward<T>(block).take_scratch(of, rows);
-    }));
+    scratch_ =
+        cursor.take<std::byte>(largest(first_kept, layers, [&](const auto& block, Arena& of) {
+          DecoderBlockBackward<T>(block).take_scratch(of, rows);
+        }));
   }
 
   LayerWorkspace workspace_;

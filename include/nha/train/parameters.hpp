@@ -51,12 +51,11 @@ std::vector<Parameter<T>> list_parameters(const ModelOptions& options, Weights& 
                  weights.layers.size(), " layers; expected ", options.layers.size());
   const CheckWeights check;
   ListParameters<T> list;
-  visit_weights(options, weights,
-                [&](const std::string& name, auto& tensor, const auto& extents) {
-                  if (tensor.size() == 0) return;
-                  check(name, tensor, extents);
-                  list(name, tensor, extents);
-                });
+  visit_weights(options, weights, [&](const std::string& name, auto& tensor, const auto& extents) {
+    if (tensor.size() == 0) return;
+    check(name, tensor, extents);
+    list(name, tensor, extents);
+  });
   return std::move(list.found);
 }
 

@@ -10,9 +10,9 @@
 
 NHA_NAMESPACE_BEGIN
 
-/// Rises evenly over the first warmup_steps steps, is at `peak` in the step after them, and falls
-/// along half a cosine (Loshchilov and Hutter, 2017, without restarts) to reach `floor` after
-/// total_steps steps, where it stays.
+/// Rises evenly over the first warmup_steps steps and is at `peak` in the step after them. It then
+/// falls along half a cosine (Loshchilov and Hutter, 2017, without restarts). After total_steps
+/// steps it is at `floor`, where it stays.
 struct CosineSchedule {
   double peak = 1e-3;
   Index warmup_steps = 0;

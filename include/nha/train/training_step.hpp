@@ -45,11 +45,11 @@ struct TrainingOptions {
   SlotShareLoss slot_share = {};
   /// Into how many micro-batches of whole sequences a batch is cut, at most one for each sequence.
   /// They are computed side by side, at most one by each thread, and their gradients summed in
-  /// order: the result depends on this number but not on the threads.
+  /// order. So the result depends on this number but not on the threads.
   ///
-  /// Each micro-batch keeps a copy of the gradients, so choose about as many as there are threads,
-  /// and the same wherever results are to be compared. Threads beyond this number have nothing to do
-  /// and take no memory.
+  /// Each micro-batch keeps a copy of the gradients, so choose about as many as there are threads.
+  /// Choose the same number wherever results are to be compared. Threads beyond this number have
+  /// nothing to do and take no memory.
   Index micro_batches = 4;
 };
 
@@ -115,10 +115,9 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
     return {};
   }
   using Tape = LanguageModelTape<T>;
-  const TapePass pass{
-      .first_kept =
-          gradients == nullptr ? model.options().layer_count() : Tape::first_layer(*gradients),
-      .loss = options.slot_share};
+  const TapePass pass{.first_kept = gradients == nullptr ? model.options().layer_count()
+                                                         : Tape::first_layer(*gradients),
+                      .loss = options.slot_share};
   workspace.prepare(model, batch.tokens,
                     {.windows = options.windows,
                      .micro_batches = options.micro_batches,
@@ -146,10 +145,9 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
     set_to_zero(n == 0 ? list : part.parameters);
     const Rows dx(reinterpret_cast<T*>(worker.dx.data()), x.extents());
     Tensor<T, 2>& d_head = model.options().tied_head ? sum.embeddings : sum.head;
-    part.cross_entropy = cross_entropy<T>(x, model.head(), targets, worker.cross_entropy,
-                                          {.scale = scale,
-                                           .dx = Tape::wants_rows(sum) ? dx : Rows(),
-                                           .dhead = d_head.view()});
+    part.cross_entropy = cross_entropy<T>(
+        x, model.head(), targets, worker.cross_entropy,
+        {.scale = scale, .dx = Tape::wants_rows(sum) ? dx : Rows(), .dhead = d_head.view()});
     worker.tape.backward(model, tokens, *part.state, dx, sum, options.slot_share, queries);
   };
   const auto count = static_cast<Index>(workspace.micro_batches().size());
@@ -170,16 +168,18 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 }  // namespace detail
 
 /// The loss of a model on a batch: the mean cross-entropy of its targets, and the auxiliary loss if
-/// it has a coefficient. `gradients` are those of TrainingLoss::sum(), but for
+/// there is one. `gradients` are those of TrainingLoss::sum(), but for
 /// SlotShareLoss::through_window.
 ///
 /// An empty gradient is not wanted: its weight is frozen, and nothing is computed that only this
 /// gradient would need. Layers below the lowest one that trains keep no results.
 ///
-/// Memory beyond the gradients: for each micro-batch that is computed at once with others, the
-/// results of every step of every layer for its tokens, but no logits; for each micro-batch but the
-/// first, a copy of the gradients. After a step of these sizes another allocates only the list of
-/// the gradients, what Eigen takes for products, and states where the windows are others.
+/// Memory beyond the gradients: a copy of them for each micro-batch but the first. For each
+/// micro-batch that is computed at once with others, also the results of every step of every layer
+/// for its tokens, but no logits.
+///
+/// After a step of these sizes another allocates only the list of the gradients and what Eigen
+/// takes for products. Where the windows are others it allocates states too.
 /// @param gradients overwritten: weights of the model's shapes, such as zero_weights() makes; some
 ///   may be empty
 /// @throws ArgumentError if a token or target is not in the vocabulary, shapes do not fit, or an

@@ -81,9 +81,10 @@ class TrainingWorkspace {
     const std::vector<Parameter<T>>* gradients;
   };
 
-  /// Cuts a batch, not an empty one, into micro-batches and takes all memory that its passes need:
-  /// a tape and a head's block for as many micro-batches as `workers` workers of an executor compute
-  /// at once, each of the size of the largest; and gradients for each micro-batch but the first.
+  /// Cuts a batch, not an empty one, into micro-batches and takes all memory that its passes need.
+  /// There are as many tapes and head's blocks as an executor of `workers` workers computes
+  /// micro-batches at once, each of the size of the largest. Each micro-batch but the first has
+  /// gradients.
   /// @throws ArgumentError if the number of windows is not that of the layers, or one is out of
   ///   range.
   void prepare(const LanguageModel<T>& model, const Tokens& tokens, const Pass& pass,
@@ -144,8 +145,8 @@ class TrainingWorkspace {
     ModelStateOptions shortened;
     const std::size_t layers = model.options().layers.size();
     for (std::size_t n = 0; n < layers; ++n) {
-      AttentionOptions layer = layer_attention_options(model.options(), {.windows = windows},
-                                                       static_cast<Index>(n));
+      AttentionOptions layer =
+          layer_attention_options(model.options(), {.windows = windows}, static_cast<Index>(n));
       const Index most = std::max(tokens, layer.slot_delay.value_or(0));
       shortened.windows.push_back(std::min(layer.window, most));
       if (layer.head_windows.empty()) continue;
@@ -156,8 +157,7 @@ class TrainingWorkspace {
     return shortened;
   }
 
-  void cut(const LanguageModel<T>& model, ModelStateOptions windows, Index sequences,
-           Index count) {
+  void cut(const LanguageModel<T>& model, ModelStateOptions windows, Index sequences, Index count) {
     const bool same_model = plan_.model == model.options();
     if (same_model && plan_.windows == windows && plan_.sequences == sequences &&
         static_cast<Index>(micro_batches_.size()) == count)
@@ -180,8 +180,7 @@ class TrainingWorkspace {
   static void prepare_gradients(const LanguageModel<T>& model,
                                 const std::vector<Parameter<T>>& wanted, MicroBatch& part) {
     const auto same_name = [](const auto& a, const auto& b) { return a.name == b.name; };
-    if (!part.gradients.layers.empty() &&
-        std::ranges::equal(part.parameters, wanted, same_name))
+    if (!part.gradients.layers.empty() && std::ranges::equal(part.parameters, wanted, same_name))
       return;
     part.parameters.clear();
     part.gradients = zero_weights<T>(model.options(), [&](std::string_view name) {
