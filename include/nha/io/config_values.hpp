@@ -26,22 +26,18 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-struct ConfigObject;
-
 /// An array or object. What is inside is of interest only where it is nothing but sizes or, in the
 /// outermost object, nothing but objects.
 struct NestedValue {
   bool is_sizes = false;
   bool is_objects = false;
   std::vector<Index> sizes = {};
-  std::vector<ConfigObject> objects = {};
 };
 using ConfigValue = std::variant<std::nullptr_t, bool, std::int64_t, std::uint64_t, double,
                                  std::string, NestedValue>;
 using ConfigMap = std::map<std::string, ConfigValue, std::less<>>;
-struct ConfigObject {
-  ConfigMap values;
-};
+/// The objects of each array of objects, by the key of the array.
+using ConfigLists = std::map<std::string, std::vector<ConfigMap>, std::less<>>;
 
 /// Receives the JSON parser's events. Keeps the values of the outermost object, and of objects that
 /// are the elements of an array in it.
@@ -50,14 +46,14 @@ class ConfigHandler {
   using Json = nlohmann::json;
 
   ConfigMap values;
+  ConfigLists lists;
   std::string message;
 
   bool start_object(std::size_t) {
     // An element of an array of objects: what follows are its values.
     if (depth_ == 2 && nested()->is_objects) {
       nested()->is_sizes = false;
-      nested()->objects.emplace_back();
-      element_ = &nested()->objects.back().values;
+      element_ = &lists[key_].emplace_back();
       ++depth_;
       return true;
     }
@@ -70,6 +66,7 @@ class ConfigHandler {
   }
   bool start_array(std::size_t) {
     if (depth_ == 0) return fail("is an array; expected an object");
+    if (depth_ == 1) lists[key_];
     return start({.is_sizes = true, .is_objects = depth_ == 1});
   }
   bool end_array() { return end_object(); }
@@ -156,12 +153,13 @@ class ConfigValues {
     const bool valid = nlohmann::json::sax_parse(text.begin(), text.end(), &handler);
     check_format(valid, source_, " ", handler.message);
     values_ = std::move(handler.values);
+    lists_ = std::move(handler.lists);
   }
 
   /// An object in the list `key` of `outer`, which must stay.
   ConfigValues(const ConfigValues& outer, std::string_view key, std::size_t place)
       : source_(detail::message(outer.source_, ": ", key, "[", place, "]")),
-        values_(outer.objects(key)[place].values),
+        values_(outer.objects(key)[place]),
         outer_(&outer) {}
 
   const std::string& source() const noexcept { return source_; }
@@ -244,11 +242,12 @@ class ConfigValues {
                ? nullptr
                : &place->second;
   }
-  const std::vector<detail::ConfigObject>& objects(std::string_view key) const {
+  const std::vector<detail::ConfigMap>& objects(std::string_view key) const {
+    if (outer_ != nullptr && !values_.contains(key)) return outer_->objects(key);
     const auto* list = std::get_if<detail::NestedValue>(&needed(key));
     check_format(list != nullptr && list->is_objects, source_, ": ", key,
                  " is not an array of objects");
-    return list->objects;
+    return lists_.find(key)->second;
   }
   const detail::ConfigValue& needed(std::string_view key) const {
     const detail::ConfigValue* value = find(key);
@@ -261,6 +260,7 @@ class ConfigValues {
 
   std::string source_;
   detail::ConfigMap values_;
+  detail::ConfigLists lists_;
   const ConfigValues* outer_ = nullptr;
 };
 
