@@ -431,6 +431,24 @@ TEST_F(ModelErrors, MemoryIsReservedForAllLayersBeforeTheFirstRuns) {
   EXPECT_TRUE(memory.always());
 }
 
+TEST(LanguageModel, ScratchMemoryIsThatOfItsLargestLayer) {
+  ModelOptions options = small_model(nha::nha_v1(3));
+  nha::LayerSpec large = options.layers.front();
+  large.shape.slots = 40;
+  large.shape.value_dim = 20;
+  const auto bytes = [&](std::vector<nha::LayerSpec> layers) {
+    options.layers = std::move(layers);
+    const auto model = random_model<float>(options);
+    LanguageModelState<float> state = model.make_state();
+    LayerWorkspace workspace;
+    model.forward(random_tokens(1, 9, 11), state, {}, workspace);
+    return workspace.activations.bytes();
+  };
+  const nha::LayerSpec small = options.layers.front();
+  EXPECT_EQ(bytes({small, large, small}), bytes({large}));
+  EXPECT_LT(bytes({small, small}), bytes({large}));
+}
+
 TEST_F(ModelErrors, TokensWithoutDataAreRefused) {
   const LanguageModel<float>::Tokens none(nullptr, {2, 4});
   NHA_EXPECT_ERROR(model.forward(none, state, logits.view(), workspace), ArgumentError,

@@ -45,6 +45,17 @@ class LayerStateTest : public testing::Test {
                                       random_attention_weights<double>(kStateShape, convolving())};
 };
 
+// Slots and convolutions that were changed one by one would no longer be in step.
+template <class State>
+concept HandsOutSlots = requires(State& state) {
+  state.attention().reset();
+};
+template <class State>
+concept HandsOutConvolutions = requires(State& state) {
+  state.convolutions().front().reset();
+};
+static_assert(!HandsOutSlots<LayerState<double>> && !HandsOutConvolutions<LayerState<double>>);
+
 TEST_F(LayerStateTest, CopiesContinueIndependently) {
   LayerState<double> state = layer.make_state();
   run(state, 0, 7);

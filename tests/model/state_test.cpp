@@ -47,6 +47,13 @@ class LanguageModelStateTest : public testing::Test {
   Tensor<std::int32_t, 2> tokens = random_tokens(3, 40, 11);
 };
 
+// Layers that were changed one by one would no longer be in step.
+template <class State>
+concept HandsOutParts = requires(State& state) {
+  state.layer(0).reset();
+};
+static_assert(!HandsOutParts<LanguageModelState<double>>);
+
 TEST_F(LanguageModelStateTest, CopiesContinueATextInTwoWays) {
   LanguageModelState<double> state = model.make_state();
   run(state, 0, 12, 12);

@@ -96,15 +96,16 @@ void feature_map_backward(FeatureMap map,
                           TensorView<T, Dynamic, Dynamic> d_heads,
                           std::type_identity_t<TensorView<T, Dynamic, Dynamic>> dweight, T* scratch,
                           E&& executor = Serial{}) {
-  const Index count = d_mapped.size();
-  const Index dim = d_mapped.extent(1);
-  detail::check_heads("d_mapped of feature_map_backward", d_mapped);
+  const typename TensorView<T, Dynamic, Dynamic>::Sizes sizes =
+      d_heads.empty() ? d_mapped.extents() : d_heads.extents();
+  const auto [rows, dim] = sizes;
+  const Index count = rows * dim;
   detail::check_heads("d_heads of feature_map_backward", d_heads);
-  if (!d_heads.empty())
-    detail::check_matrix("d_heads of feature_map_backward", d_heads, d_mapped.extent(0), dim);
+  detail::check_heads("d_mapped of feature_map_backward", d_mapped);
+  detail::check_matrix("d_mapped of feature_map_backward", d_mapped, rows, dim);
   if (map != FeatureMap::identity) {
     detail::check_heads("heads of feature_map_backward", heads);
-    detail::check_matrix("heads of feature_map_backward", heads, d_mapped.extent(0), dim);
+    detail::check_matrix("heads of feature_map_backward", heads, rows, dim);
   }
   if (d_heads.empty() && (map != FeatureMap::t2r || dweight.empty())) return;
   switch (map) {
@@ -124,7 +125,7 @@ void feature_map_backward(FeatureMap map,
         detail::check_matrix("dweight of feature_map_backward", dweight, dim, dim);
       check_argument(scratch != nullptr || count == 0, "scratch of feature_map_backward is null; ",
                      "t2r needs room for ", count, " numbers");
-      const TensorView<T, Dynamic, Dynamic> raw(scratch, d_mapped.extents());
+      const TensorView<T, Dynamic, Dynamic> raw(scratch, sizes);
       linear(heads, weight, raw, executor);
       relu_backward(scratch, d_mapped.data(), scratch, count);
       linear_backward(heads, weight, raw, d_heads, dweight, executor);
