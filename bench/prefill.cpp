@@ -18,7 +18,7 @@ void prefill(benchmark::State& state, const PrefillSize& size) {
   if (!problem.agrees_with_reference(state)) return;
   // Per query head and token: what a group gains, and what a long input costs.
   std::vector<Competitor> competitors;
-  std::optional<PrefillProblem> ungrouped, shorter;
+  std::optional<PrefillProblem> ungrouped, shorter, participate;
   if (size.group > 1) {
     PrefillSize other = size;
     other.group = 1;
@@ -32,6 +32,12 @@ void prefill(benchmark::State& state, const PrefillSize& size) {
     shorter.emplace(other);
     competitors.push_back({"over_T:2048", [&] { shorter->run(); },
                            static_cast<double>(kShortest) / static_cast<double>(size.tokens)});
+  }
+  if (size.empty_slots != nha::EmptySlots::participate) {
+    PrefillSize other = size;
+    other.empty_slots = nha::EmptySlots::participate;
+    participate.emplace(other);
+    competitors.push_back({"over_participate", [&] { participate->run(); }});
   }
   measure(
       state, {.operations = size.operations() * size.query_tokens(), .tokens = size.query_tokens()},
@@ -55,6 +61,7 @@ const Group group([] {
     }
     for (Gates gates : {Gates::slow, Gates::mixed, Gates::fast})
       add({.dim = dim, .tokens = 8192, .gates = gates});
+    add({.dim = dim, .tokens = kShortest, .empty_slots = nha::EmptySlots::mass_corrected});
   }
 });
 

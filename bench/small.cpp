@@ -11,12 +11,13 @@ using namespace nha_bench;
 
 /// The tokens of a problem given again and again to one sequence, so that window and slots are full
 /// and nothing is cleared.
-Task continued(PrefillProblem& problem,
-               nha::PrefillAlgorithm algorithm = nha::PrefillAlgorithm::automatic) {
-  return [&problem, algorithm] {
-    nha::prefill(problem.inputs, problem.state, {.o = problem.out.o}, problem.workspace,
-                 {.algorithm = algorithm});
+Task continued(PrefillProblem& problem) {
+  return [&problem] {
+    nha::prefill(problem.inputs, problem.state, {.o = problem.out.o}, problem.workspace);
   };
+}
+Task continued_by_reference(PrefillProblem& problem) {
+  return [&problem] { nha::reference(problem.inputs, problem.state, {.o = problem.out.o}); };
 }
 
 void fill(PrefillProblem& problem) {
@@ -32,8 +33,7 @@ void small(benchmark::State& state, const PrefillSize& size) {
   fill(reference);
   measure(state,
           {.operations = size.operations() * size.query_tokens(), .tokens = size.query_tokens()},
-          continued(ours),
-          {{"ours/reference", continued(reference, nha::PrefillAlgorithm::reference)}});
+          continued(ours), {{"ours/reference", continued_by_reference(reference)}});
 }
 
 void odd(benchmark::State& state, const PrefillSize& size, const PrefillSize& even) {

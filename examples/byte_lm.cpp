@@ -50,10 +50,11 @@ Model load(const std::string& folder) {
 }
 
 void describe(const Model& model, const std::string& folder, double load_seconds) {
-  const nha::LayerShape& shape = model.options().shape;
+  const nha::LayerShape& shape = model.options().layers.front().shape;
   std::printf("== The model\n");
   std::printf("folder        %s\n", folder.c_str());
-  std::printf("layers        %td, %td channels wide\n", model.options().layers, shape.hidden);
+  std::printf("layers        %td, %td channels wide\n", model.options().layer_count(),
+              shape.hidden);
   std::printf("heads         %td for queries, %td for keys and values, %td channels each\n",
               shape.query_heads, shape.kv_heads, shape.key_dim);
   std::printf("two memories  %td slots for the whole past, a window of the last W = %s bytes\n",
@@ -66,9 +67,10 @@ void describe(const Model& model, const std::string& folder, double load_seconds
 
 /// What keys and values of `tokens` tokens would take without slots.
 Index full_cache_bytes(const Model& model, Index tokens) {
-  const nha::LayerShape& shape = model.options().shape;
-  return tokens * model.options().layers * shape.kv_heads * (shape.key_dim + shape.value_dim) *
-         static_cast<Index>(sizeof(float));
+  Index numbers = 0;  // of one token
+  for (const auto& [shape, layer] : model.options().layers)
+    numbers += shape.kv_heads * (shape.key_dim + shape.value_dim);
+  return tokens * numbers * static_cast<Index>(sizeof(float));
 }
 
 void print_memory(const Model& model, const State& state) {
@@ -144,7 +146,7 @@ void record_slot_share(const Model& model, State& state, std::string_view text, 
                        std::span<byte_lm::SlotShare* const> records) {
   Progress progress("picture", static_cast<Index>(text.size()));
   nha::Tensor<float, 4> shares(
-      {model.options().layers, 1, kPiece, model.options().shape.query_heads});
+      {model.options().layer_count(), 1, kPiece, model.options().most_query_heads()});
   for_each_piece(text, [&](const Model::Tokens& tokens, Index first) {
     const auto piece = shares.view().slice<2>(0, tokens.extent(1));
     model.forward(tokens, state, {}, machine.workspace, {.slot_share = piece}, machine.threads);
@@ -154,9 +156,9 @@ void record_slot_share(const Model& model, State& state, std::string_view text, 
 }
 
 void draw_slot_share(const Model& model, const Options& options, std::string_view text,
-                     Machine& machine, nha::NewFile& file) {
-  const Index layers = model.options().layers;
-  const Index heads = model.options().shape.query_heads;
+                     Machine& machine) {
+  const Index layers = model.options().layer_count();
+  const Index heads = model.options().most_query_heads();
   const auto length = static_cast<Index>(text.size());
   const Index letters = std::min(length, byte_lm::kMostLetters);
   byte_lm::SlotShare whole(layers, heads, length, byte_lm::kMostColumns);
@@ -164,11 +166,12 @@ void draw_slot_share(const Model& model, const Options& options, std::string_vie
   State state = make_state(model, options.window);
   record_slot_share(model, state, text, machine, std::array{&whole, &start});
 
-  const std::string subtitle = file_name(options.text) +
-                               ", read with a window of W = " + windows_of(state) + " bytes and " +
-                               std::to_string(model.options().shape.slots) + " slots per head";
+  const std::string subtitle =
+      file_name(options.text) + ", read with a window of W = " + windows_of(state) + " bytes and " +
+      std::to_string(model.options().layers.front().shape.slots) + " slots per head";
   const std::string svg = byte_lm::slot_share_svg(
       whole, start, text.substr(0, static_cast<std::size_t>(letters)), subtitle);
+  nha::NewFile file(options.plot);
   file.write(std::as_bytes(std::span(svg)));
   file.commit();
   std::printf("== Where attention fell, slots or window: %s\n", options.plot.c_str());
@@ -184,15 +187,14 @@ void run(const Options& options) {
   const nha::MappedFile file(options.text);
   const std::string_view text = characters(file, options.text, 2, "measuring")
                                     .substr(0, static_cast<std::size_t>(options.bytes));
-  // Opened before the work, so that it does not fail after it.
-  std::optional<nha::NewFile> plot;
-  if (!options.plot.empty()) plot.emplace(options.plot);
+  // That it can be written is seen before the work, and leaves no file if the work is stopped.
+  if (!options.plot.empty()) nha::NewFile{options.plot};
   Machine machine(options.threads);
 
   describe(model, options.model, load_seconds);
   continue_prompt(model, options, machine);
   compare_windows(model, options, text, machine);
-  if (plot) draw_slot_share(model, options, text, machine, *plot);
+  if (!options.plot.empty()) draw_slot_share(model, options, text, machine);
 }
 
 }  // namespace

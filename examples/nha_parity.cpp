@@ -5,6 +5,7 @@
 // nha/io/attention_case.hpp for what a case holds.
 #include <nha/attention/backward.hpp>
 #include <nha/attention/prefill.hpp>
+#include <nha/attention/reference.hpp>
 #include <nha/attention/reference_backward.hpp>
 #include <nha/attention/step.hpp>
 #include <nha/config.hpp>
@@ -59,6 +60,7 @@ Exit status: 0 all results within tolerance, 1 some not, 2 wrong options or not 
 
 struct Options {
   nha::PrefillAlgorithm algorithm = nha::PrefillAlgorithm::automatic;
+  bool reference = false;  // in place of it: plain loops
   std::string dtype = "F32";
   bool backward = false;
   Index split = 0;  // 0: all tokens at once
@@ -122,8 +124,7 @@ class CaseRunner {
 
   /// Whether gradients come by chunks, and so may use what run() has computed.
   bool has_chunked_backward() const {
-    return options_.algorithm == nha::PrefillAlgorithm::chunked ||
-           options_.algorithm == nha::PrefillAlgorithm::automatic;
+    return !options_.reference && options_.algorithm != nha::PrefillAlgorithm::recurrent;
   }
   nha::AttentionCaseGradients<nha::accumulate_t<T>> run_backward(
       const nha::AttentionSaved<T>& saved = {}) {
@@ -160,7 +161,9 @@ class CaseRunner {
         nha::AttentionOutputs<T>{
             .o = results_.o, .lse = results_.lse, .slot_share = results_.slot_share}
             .tokens(first, count);
-    if (options_.algorithm == nha::PrefillAlgorithm::recurrent && options_.split == 1)
+    if (options_.reference)
+      nha::reference(inputs, state_, outputs);
+    else if (options_.algorithm == nha::PrefillAlgorithm::recurrent && options_.split == 1)
       nha::step(inputs, state_, outputs, workspace_);
     else
       nha::prefill(inputs, state_, outputs, workspace_, {.algorithm = options_.algorithm});
@@ -324,7 +327,7 @@ std::optional<int> parse_arguments(const std::vector<std::string>& arguments, Op
     const std::string wrong = argument + " is '" + value + "'; expected ";
     if (argument == "--algorithm") {
       if (value == "reference")
-        options.algorithm = nha::PrefillAlgorithm::reference;
+        options.reference = true;
       else if (value == "recurrent")
         options.algorithm = nha::PrefillAlgorithm::recurrent;
       else if (value == "chunked")

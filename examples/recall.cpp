@@ -19,7 +19,6 @@
 
 #include <cstddef>
 #include <cstdio>
-#include <optional>
 #include <span>
 #include <string>
 #include <vector>
@@ -41,7 +40,8 @@ void describe(const Options& options, Index threads) {
       task.tokens, task.pairs, task.keys, task.values);
   std::printf("models        %td layers, %td channels, %td heads", options.layers, options.width,
               options.heads);
-  if (options.convolution > 0) std::printf(", convolutions of %td taps", options.convolution);
+  if (options.convolution > 0)
+    std::printf(", convolutions of kernel size %td", options.convolution);
   std::printf("\ntraining      %s steps of %td sequences, %td seeds, %td threads\n\n",
               grouped(options.steps).c_str(), options.batch, options.seeds, threads);
   std::fflush(stdout);
@@ -71,18 +71,18 @@ std::vector<Runs> train_all(const Options& options, const std::vector<Contestant
 
 void run(const Options& options) {
   const std::vector<Contestant> contestants = recall::contestants(options);
-  // Opened before the work, so that it does not fail after it.
-  std::optional<nha::NewFile> plot;
-  if (!options.plot.empty()) plot.emplace(options.plot);
+  // That it can be written is seen before the work, and leaves no file if the work is stopped.
+  if (!options.plot.empty()) nha::NewFile{options.plot};
   nha::ThreadPool threads(options.threads);
 
   describe(options, threads.workers());
   const std::vector<Runs> results = train_all(options, contestants, threads);
   recall::print_report(options, contestants, results);
-  if (plot) {
+  if (!options.plot.empty()) {
     const std::string svg = recall::recall_svg(options, contestants, results);
-    plot->write(std::as_bytes(std::span(svg)));
-    plot->commit();
+    nha::NewFile plot(options.plot);
+    plot.write(std::as_bytes(std::span(svg)));
+    plot.commit();
     std::printf("== The same in a picture: %s\n", options.plot.c_str());
   }
 }

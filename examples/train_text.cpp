@@ -73,7 +73,8 @@ void describe(const Options& options, const Texts& texts, const Trainer& trainer
   const auto bytes = [](std::string_view text) {
     return grouped(static_cast<Index>(text.size())) + " bytes";
   };
-  const nha::LayerShape& shape = trainer.model().options().shape;
+  const nha::ModelOptions& model = trainer.model().options();
+  const nha::LayerShape& shape = model.layers.front().shape;  // all layers have the same
   std::printf("== The run\n");
   std::printf("text          %s, %s to learn\n", file_name(options.text).c_str(),
               bytes(texts.learnt()).c_str());
@@ -81,8 +82,7 @@ void describe(const Options& options, const Texts& texts, const Trainer& trainer
               train_text::heldout_part(options) ? "its end" : file_name(options.heldout).c_str());
   std::printf(
       "model         %td layers, %td channels, %td query and %td key/value heads, %td slots\n",
-      trainer.model().options().layers, shape.hidden, shape.query_heads, shape.kv_heads,
-      shape.slots);
+      model.layer_count(), model.hidden(), shape.query_heads, shape.kv_heads, shape.slots);
   std::printf("parameters    %s\n", grouped(trainer.model().parameters()).c_str());
   std::printf("each step     %td pieces of %td bytes, a window of %s\n", options.batch,
               options.length, window_list(options.windows, ", ").c_str());

@@ -39,12 +39,14 @@ struct PrefillSize {
   Index group = 1;
   Index kv_heads = 1;
   Gates gates = Gates::usual;
+  nha::EmptySlots empty_slots = nha::EmptySlots::participate;
 
   std::string name() const {
     std::string text = "M:" + std::to_string(slots) + "/W:" + std::to_string(window) +
                        "/D:" + std::to_string(dim) + "/T:" + std::to_string(tokens) +
                        "/G:" + std::to_string(group);
     if (kv_heads != 1) text += "/K:" + std::to_string(kv_heads);
+    if (empty_slots == nha::EmptySlots::mass_corrected) text += "/mass_corrected";
     return text + "/gates:" + std::string(name_of(gates));
   }
 
@@ -82,7 +84,7 @@ class PrefillProblem {
               .slots = size.slots,
               .gates = size.gates}),
         out(data.shape),
-        state(data.attention_shape(), {.window = size.window}),
+        state(data.attention_shape(), {.window = size.window, .empty_slots = size.empty_slots}),
         inputs(data.inputs()) {}
 
   /// All tokens from an empty state; clearing it is part of the call.

@@ -39,8 +39,8 @@ the models
   --heads N             1 to 64 (2)
   --slots N             of the hybrid, for each head, 1 to 4096 (16)
   --window W            of the hybrid, 1 to 65536 (8)
-  --convolution N       taps of a short convolution over queries, keys and values, 0 to 64; 0: none;
-                        in all four models (0)
+  --convolution N       kernel size of a short convolution over queries, keys and values, 0 to 64; 0:
+                        none; in all four models (0)
   --empty-slots E       how slots count that nothing was written to: participate, masked or
                         mass_corrected (mass_corrected)
   --gate-divisor X      gates are log_sigmoid(...) / X, 0.01 to 1000 (8)

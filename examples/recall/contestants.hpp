@@ -50,23 +50,21 @@ Index smallest_size(std::size_t least, Bytes&& bytes) {
 }
 
 inline nha::ModelOptions model_options(const Options& options, Index slots, Index window) {
-  nha::ModelOptions model;
-  model.vocabulary = options.task.vocabulary();
-  model.layers = options.layers;
-  model.intermediate = 2 * options.width;
   const Index head = options.width / options.heads;
-  model.shape = {.hidden = options.width,
-                 .query_heads = options.heads,
-                 .kv_heads = options.heads,
-                 .key_dim = head,
-                 .value_dim = head,
-                 .slots = slots};
-  model.layer = nha::nha_v1(window);
-  model.layer.attention.empty_slots = options.empty_slots;
-  model.layer.gate_divisor = options.gate_divisor;
-  model.layer.gate_bias = true;
-  model.layer.convolution_kernel_size = options.convolution;
-  return model;
+  nha::LayerSpec layer{.shape = {.hidden = options.width,
+                                 .query_heads = options.heads,
+                                 .kv_heads = options.heads,
+                                 .key_dim = head,
+                                 .value_dim = head,
+                                 .slots = slots},
+                       .options = nha::nha_v1(window)};
+  layer.options.attention.empty_slots = options.empty_slots;
+  layer.options.gate_divisor = options.gate_divisor;
+  layer.options.gate_bias = true;
+  layer.options.convolution_kernel_size = options.convolution;
+  return {.vocabulary = options.task.vocabulary(),
+          .intermediate = 2 * options.width,
+          .layers = nha::repeat(options.layers, layer)};
 }
 
 /// The hybrid; a window alone and slots alone, each as small as makes the state at least as large

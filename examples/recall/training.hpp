@@ -105,8 +105,9 @@ class Trainer {
     Task task = options_.task;
     task.pairs = pairs_of_step(n, random);
     const Sequences sequences = draw_sequences(task, options_.batch, random);
-    const nha::TrainingLoss loss = nha::loss_and_gradients(
-        model_, sequences.batch(), gradients_, workspace_, {.windows = windows, .shares = 1});
+    const nha::TrainingLoss loss =
+        nha::loss_and_gradients(model_, sequences.batch(), gradients_, workspace_,
+                                {.windows = windows, .micro_batches = 1});
     if (std::isfinite(nha::clip_gradients(gradients_list_, options_.clip)))
       optimizer_.step(weights_list_, gradients_list_, schedule_.learning_rate(n));
     return loss;
@@ -116,10 +117,10 @@ class Trainer {
 
   /// The part of the questions that the model answers right.
   double accuracy(const Sequences& sequences, const std::vector<Index>& windows) {
-    // In shares of a batch at most, so that measuring needs no more memory than training.
-    const Index shares = (sequences.count() + options_.batch - 1) / options_.batch;
+    // In micro-batches of a batch at most, so that measuring needs no more memory than training.
+    const Index parts = (sequences.count() + options_.batch - 1) / options_.batch;
     const nha::TrainingLoss loss = nha::evaluate(model_, sequences.batch(), workspace_,
-                                                 {.windows = windows, .shares = shares});
+                                                 {.windows = windows, .micro_batches = parts});
     if (loss.targets == 0) return std::numeric_limits<double>::quiet_NaN();
     return static_cast<double>(loss.correct) / static_cast<double>(loss.targets);
   }

@@ -59,7 +59,8 @@ the model
   --gate-bias X      gates have a bias, which starts from X, -100 to 100 (no bias)
   --gate-spread X    standard deviation that the projection to the gates starts with, 0 to 10 (0.02,
                      as all weights)
-  --convolution N    taps of a short convolution over queries, keys and values, 0 to 64; 0: none (4)
+  --convolution N    kernel size of a short convolution over queries, keys and values, 0 to 64; 0: none
+                     (4)
   --empty-slots E    how slots count that nothing was written to: participate, masked or
                      mass_corrected (participate)
   --help             this text

@@ -33,26 +33,25 @@ namespace train_text {
 
 /// The model that the options ask for.
 inline nha::ModelOptions model_options(const Options& options) {
-  nha::ModelOptions model;
-  model.vocabulary = 256;
-  model.layers = options.layers;
-  model.intermediate = 3 * options.width;
-  model.shape = {.hidden = options.width,
-                 .query_heads = options.heads,
-                 .kv_heads = options.kv_heads,
-                 .key_dim = options.width / options.heads,
-                 .value_dim = options.width / options.heads,
-                 .slots = options.slots};
   // What the model says where nothing else is asked for: the middle one of its windows.
   std::vector<Index> windows = options.windows;
   std::ranges::sort(windows);
-  model.layer = nha::nha_v1(std::min(windows[windows.size() / 2], options.length));
-  model.layer.attention.empty_slots = options.empty_slots;
-  model.layer.feature_map = nha::FeatureMap::swish;
-  model.layer.gate_divisor = options.gate_divisor;
-  model.layer.gate_bias = options.gate_bias.has_value();
-  model.layer.convolution_kernel_size = options.convolution;
-  return model;
+  nha::LayerSpec layer{
+      .shape = {.hidden = options.width,
+                .query_heads = options.heads,
+                .kv_heads = options.kv_heads,
+                .key_dim = options.width / options.heads,
+                .value_dim = options.width / options.heads,
+                .slots = options.slots},
+      .options = nha::nha_v1(std::min(windows[windows.size() / 2], options.length))};
+  layer.options.attention.empty_slots = options.empty_slots;
+  layer.options.feature_map = nha::FeatureMap::swish;
+  layer.options.gate_divisor = options.gate_divisor;
+  layer.options.gate_bias = options.gate_bias.has_value();
+  layer.options.convolution_kernel_size = options.convolution;
+  return {.vocabulary = 256,
+          .intermediate = 3 * options.width,
+          .layers = nha::repeat(options.layers, layer)};
 }
 
 /// What a step saw and did.
@@ -104,10 +103,10 @@ class Trainer {
     constexpr double kLongestGradient = 1;
     const Index n = record_.steps;
     const nha::TextBatch batch = batches_.at(n);
-    // A fixed number of shares, so that the threads change no number.
+    // A fixed number of micro-batches, so that the threads change no number.
     const nha::TrainingLoss loss = nha::loss_and_gradients(
         model_, {batch.tokens.view(), batch.targets.view()}, gradients_, workspace_,
-        {.windows = windows_.windows_at(n), .shares = kShares}, threads_);
+        {.windows = windows_.windows_at(n), .micro_batches = kMicroBatches}, threads_);
     StepReport report{.bits_per_byte = loss.cross_entropy / std::log(2.0),
                       .learning_rate = schedule_.learning_rate(n),
                       .gradient_norm = nha::clip_gradients(gradients_list_, kLongestGradient)};
@@ -124,7 +123,7 @@ class Trainer {
   }
 
  private:
-  static constexpr Index kShares = 8;
+  static constexpr Index kMicroBatches = 8;
 
   /// What makes the run what it is, besides the model and the seed.
   static nha::Metadata settings(const Options& options, std::string_view text) {

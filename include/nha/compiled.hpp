@@ -20,18 +20,18 @@
 #include <nha/parallel/executor.hpp>
 
 /// The functions for states of T; KEYWORD is extern to declare them, and empty to define them.
-#define NHA_DETAIL_COMPILED_ATTENTION(KEYWORD, T)                                                  \
-  KEYWORD template class AttentionStateBase<T>;                                                    \
-  KEYWORD template class AttentionState<T>;                                                        \
-  KEYWORD template void step<cpu::simd::default_arch>(                                             \
-      const AttentionInputs<T>&, AttentionStateBase<T>&, const AttentionOutputs<T>&, Workspace&,   \
-      ExecutorRef);                                                                                \
-  KEYWORD template void prefill<cpu::simd::default_arch>(                                          \
-      const AttentionInputs<T>&, AttentionStateBase<T>&, const AttentionOutputs<T>&, Workspace&,   \
-      const PrefillOptions&, ExecutorRef);                                                         \
-  KEYWORD template void backward<cpu::simd::default_arch>(                                         \
-      const AttentionInputs<T>&, const AttentionStateBase<T>&, const AttentionSaved<T>&,           \
-      const AttentionCotangents<T>&, const AttentionGradients<T>&, Workspace&,                     \
+#define NHA_DETAIL_COMPILED_ATTENTION(KEYWORD, T)                                                \
+  KEYWORD template class AttentionStateBase<T>;                                                  \
+  KEYWORD template class AttentionState<T>;                                                      \
+  KEYWORD template void step<cpu::simd::default_arch>(                                           \
+      const AttentionInputs<T>&, AttentionStateBase<T>&, const AttentionOutputs<T>&, Workspace&, \
+      ExecutorRef);                                                                              \
+  KEYWORD template void prefill<cpu::simd::default_arch>(                                        \
+      const AttentionInputs<T>&, AttentionStateBase<T>&, const AttentionOutputs<T>&, Workspace&, \
+      const PrefillOptions&, ExecutorRef);                                                       \
+  KEYWORD template void backward<cpu::simd::default_arch>(                                       \
+      const AttentionInputs<T>&, const AttentionStateBase<T>&, const AttentionSaved<T>&,         \
+      const AttentionCotangents<T>&, const AttentionGradients<T>&, Workspace&,                   \
       const BackwardOptions&, ExecutorRef);
 
 #if defined(NHA_COMPILED)

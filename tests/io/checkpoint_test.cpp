@@ -81,19 +81,21 @@ TYPED_TEST(ByteModel, GivesTheExpectedResultsAtEveryWindowInEveryWay) {
 TYPED_TEST(ByteModel, SaysWhatItsConfigurationSays) {
   const ModelOptions& options = this->model.options();
   EXPECT_EQ(options.vocabulary, 256);
-  EXPECT_EQ(options.layers, 4);
+  ASSERT_EQ(options.layers.size(), 4u);
+  EXPECT_EQ(options.layers, nha::repeat(4, options.layers.front()));
+  const auto& [shape, layer] = options.layers.front();
   EXPECT_EQ(options.intermediate, 384);
-  EXPECT_EQ(options.shape, (nha::LayerShape{.hidden = 128,
-                                            .query_heads = 4,
-                                            .kv_heads = 2,
-                                            .key_dim = 32,
-                                            .value_dim = 32,
-                                            .slots = 24}));
-  EXPECT_EQ(options.layer.convolution_kernel_size, 4);
-  EXPECT_FALSE(options.layer.convolution_bias);
-  EXPECT_EQ(options.layer.feature_map, nha::FeatureMap::swish);
-  EXPECT_EQ(options.layer.attention.window, 32);
-  EXPECT_FALSE(options.layer.attention.slot_delay.has_value());
+  EXPECT_EQ(shape, (nha::LayerShape{.hidden = 128,
+                                    .query_heads = 4,
+                                    .kv_heads = 2,
+                                    .key_dim = 32,
+                                    .value_dim = 32,
+                                    .slots = 24}));
+  EXPECT_EQ(layer.convolution_kernel_size, 4);
+  EXPECT_FALSE(layer.convolution_bias);
+  EXPECT_EQ(layer.feature_map, nha::FeatureMap::swish);
+  EXPECT_EQ(layer.attention.window, 32);
+  EXPECT_FALSE(layer.attention.slot_delay.has_value());
   EXPECT_FALSE(options.tied_head);
 }
 
@@ -217,6 +219,24 @@ TEST_F(Checkpoint, ATiedHeadIsTheEmbedding) {
   EXPECT_EQ(largest_difference(tied, logits(load())), 0);
 }
 
+TEST_F(Checkpoint, AHeadThatIsNotTheOneItIsTiedToIsRefused) {
+  use(R"(, "tie_word_embeddings": true})");
+  Tensor<float, 2> head = weights.embeddings;
+  head(3, 4) += 1;
+  put("lm_head.weight", head);
+  NHA_EXPECT_ERROR(load(), FormatError,
+                   "tensor 'lm_head.weight' differs from 'model.embeddings.weight'; the "
+                   "configuration says tie_word_embeddings");
+  const Tensor<std::int64_t, 1> integers({3});
+  put("lm_head.weight", integers);
+  NHA_EXPECT_ERROR(load(), FormatError,
+                   "tensor 'lm_head.weight' is I64 [3]; the configuration says "
+                   "tie_word_embeddings, and the embeddings are F32 [11, 12]");
+  const Tensor<float, 2> turned({12, 11});
+  put("lm_head.weight", turned);
+  NHA_EXPECT_ERROR(load(), FormatError, "tensor 'lm_head.weight' is F32 [12, 11]; the");
+}
+
 TEST_F(Checkpoint, MissingTensorsAreNamed) {
   use();
   named.erase("model.layers.1.attn.f_proj.weight");
@@ -271,10 +291,10 @@ TEST_F(Checkpoint, FilesMustBeThere) {
 
 TEST_F(Checkpoint, TakesNoMemoryForLayersThatAreMerelyClaimed) {
   use();
-  options.layers = nha::Index{1} << 24;
+  options.layers = nha::repeat(1 << 20, options.layers.front());
   const std::vector<std::byte> bytes = saved();
   NHA_EXPECT_ERROR(nha::read_weights<float>(Safetensors(bytes), options), FormatError,
-                   "25 tensors; too few for the 16777216 layers");
+                   "25 tensors; too few for the 1048576 layers");
 }
 
 }  // namespace

@@ -61,10 +61,11 @@ using WriterReals = testing::Types<float, double>;
 TYPED_TEST_SUITE(CheckpointWriter, WriterReals);
 
 TYPED_TEST(CheckpointWriter, WhatIsWrittenIsReadBackToTheBit) {
-  for (bool tied : {false, true}) {
+  nha::ModelOptions tied_options = convolving_model();
+  tied_options.tied_head = true;
+  for (const nha::ModelOptions& options :
+       {convolving_model(), tied_options, nha_test::unlike_layers()}) {
     const nha_test::TemporaryFolder folder;
-    nha::ModelOptions options = convolving_model();
-    options.tied_head = tied;
     auto weights = nha_test::random_model_weights<TypeParam>(options, 3);
     weights.norm(0) = std::numeric_limits<TypeParam>::denorm_min();
     weights.norm(1) = -TypeParam{0};
@@ -112,7 +113,7 @@ TEST(SaveLanguageModel, ReplacesACheckpointAndNothingElse) {
     EXPECT_EQ(nha::load_model_config(folder.file("config.json")), options);
     EXPECT_TRUE(same_bits(options, weights, stored_weights<float>(folder.path(), options)));
     EXPECT_EQ(folder.names().size(), 3u);
-    options.layer.attention.window = 9;  // the second time, config.json is another too
+    nha_test::set_windows(options, {9, 9});  // the second time, config.json is another too
   }
   EXPECT_EQ(nha_test::read_text(folder.file("README.md")), "words");
 }
@@ -125,15 +126,18 @@ TEST(SaveLanguageModel, ErrorsLeaveTheOldCheckpoint) {
   nha::save_language_model(folder.path(), options, weights);
   const std::string before = nha_test::read_text(folder.file("model.safetensors"));
   nha::ModelOptions other = options;
-  other.layer.attention.window = 9;
+  nha_test::set_windows(other, {9, 9});
   NHA_EXPECT_ERROR(nha::save_language_model(folder.path(), other, weights, {{"k", "\xff"}}),
                    nha::ArgumentError, "metadata value");
-  other.layer.convolution_bias = true;
+  other.layers[1].options.convolution_bias = true;
   NHA_EXPECT_ERROR(nha::save_language_model(folder.path(), other, weights), nha::ArgumentError,
                    "convolution_bias");
   weights.norm = nha::Tensor<float, 1>({11});
   NHA_EXPECT_ERROR(nha::save_language_model(folder.path(), options, weights), nha::ArgumentError,
                    "weight model.norm.weight is [11]; expected [12]");
+  weights.norm = {};
+  NHA_EXPECT_ERROR(nha::save_language_model(folder.path(), options, weights), nha::ArgumentError,
+                   "weight model.norm.weight is [0]; expected [12]");
   EXPECT_EQ(nha_test::read_text(folder.file("model.safetensors")), before);
   EXPECT_EQ(nha::load_model_config(folder.file("config.json")), options);
   EXPECT_EQ(folder.names().size(), 2u);
@@ -158,7 +162,8 @@ TEST(SaveLanguageModel, KilledProgramsLeaveNoWeightsOfAnotherConfiguration) {
   const nha_test::TemporaryFolder folder;
   nha::ModelOptions options = nha_test::small_model();
   const nha::LanguageModel<float> first = nha_test::random_model<float>(options, 1);
-  options.layer.attention.window = 9;  // the same shapes: nothing but the numbers tells them apart
+  nha_test::set_windows(options,
+                        {9, 9});  // the same shapes: nothing but the numbers tells them apart
   const nha::LanguageModel<float> second = nha_test::random_model<float>(options, 2);
   nha::save_language_model(folder.path(), first);
   for (int round = 0; round < 12; ++round) {

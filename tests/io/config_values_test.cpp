@@ -73,6 +73,32 @@ TEST(ConfigValues, ListsOfSizesAreReadWhole) {
   }
 }
 
+TEST(ConfigValues, ObjectsInAListStandBeforeTheOneAroundThem) {
+  const ConfigValues v =
+      values(R"({"l": [{"a": 1, "s": [4, 5]}, {}, {"a": null, "n": {"a": 9}}], "a": 2, "b": 3})");
+  ASSERT_EQ(v.object_count("l"), 3u);
+  const ConfigValues first(v, "l", 0), second(v, "l", 1), third(v, "l", 2);
+  EXPECT_EQ(first.needed_size("a"), 1);
+  EXPECT_EQ(first.needed_size("b"), 3);
+  EXPECT_EQ(first.sizes("s"), (std::vector<nha::Index>{4, 5}));
+  EXPECT_EQ(first.keys(), (std::vector<std::string>{"a", "s"}));
+  EXPECT_EQ(second.needed_size("a"), 2);
+  EXPECT_TRUE(second.keys().empty());
+  EXPECT_FALSE(third.has("a"));
+  EXPECT_TRUE(third.has("n"));
+  EXPECT_EQ(v.needed_size("a"), 2);
+  NHA_EXPECT_ERROR(third.needed_size("a"), FormatError, "a.json: l[2]: the key a is missing");
+  NHA_EXPECT_ERROR(first.text("b", ""), FormatError, "a.json: l[0]: b is not a string");
+  EXPECT_EQ(one("[]").object_count("k"), 0u);
+  for (const char* other :
+       {"7", "{}", "[1]", "[{}, 1]", "[1, {}]", "[[]]", "[{}, []]", "[{}, null]", "[\"a\", {}]"}) {
+    SCOPED_TRACE(other);
+    NHA_EXPECT_ERROR(one(other).object_count("k"), FormatError,
+                     "a.json: k is not an array of objects");
+  }
+  NHA_EXPECT_ERROR(values(R"({"l": [{"a": 1, "a": 2}]})"), FormatError, "has the key 'a' twice");
+}
+
 TEST(ConfigValues, WrongTypesAreNamed) {
   NHA_EXPECT_ERROR(one("\"7\"").size("k", 1), FormatError, "a.json: k is not an integer");
   NHA_EXPECT_ERROR(one("7.0").size("k", 1), FormatError, "k is not an integer");

@@ -3,7 +3,9 @@
 
 #include <gtest/gtest.h>
 
+#include <cstddef>
 #include <filesystem>
+#include <optional>
 #include <string>
 #include <vector>
 
@@ -29,18 +31,28 @@ std::string plain(const std::string& more = "") {
   return config(R"(, "empty_slots": "participate")" + more);
 }
 
+const nha::LayerOptions& layer_options(const ModelOptions& options, std::size_t layer = 0) {
+  return options.layers[layer].options;
+}
+std::vector<Index> windows_of_layers(const ModelOptions& options) {
+  std::vector<Index> windows;
+  for (const nha::LayerSpec& layer : options.layers)
+    windows.push_back(layer.options.attention.window);
+  return windows;
+}
+
 TEST(ModelConfig, DefaultsAreThoseOfPublishedConfigurations) {
   const ModelOptions options = parse_model_config(config(), ConfigLayout::nha_v1);
+  const nha::LayerSpec layer{.shape = {.hidden = 64,
+                                       .query_heads = 4,
+                                       .kv_heads = 4,
+                                       .key_dim = 16,
+                                       .value_dim = 16,
+                                       .slots = 16},
+                             .options = nha::nha_v1(64)};
   EXPECT_EQ(options, (ModelOptions{.vocabulary = 100,
-                                   .layers = 3,
                                    .intermediate = 256,  // 64 * 4 * 2 / 3 = 170, rounded up
-                                   .shape = {.hidden = 64,
-                                             .query_heads = 4,
-                                             .kv_heads = 4,
-                                             .key_dim = 16,
-                                             .value_dim = 16,
-                                             .slots = 16},
-                                   .layer = nha::nha_v1(64)}));
+                                   .layers = nha::repeat(3, layer)}));
 }
 
 TEST(ModelConfig, EveryKeyReachesItsOption) {
@@ -51,33 +63,34 @@ TEST(ModelConfig, EveryKeyReachesItsOption) {
       "rope_theta": 500000, "use_short_conv": true, "conv_size": 3, "conv_bias": true,
       "hidden_act": "silu", "use_norm": true, "use_output_gate": false, "attn": null,
       "unknown": [1, 2])"));
-  EXPECT_EQ(options.shape, (nha::LayerShape{.hidden = 64,
-                                            .query_heads = 4,
-                                            .kv_heads = 2,
-                                            .key_dim = 10,
-                                            .value_dim = 10,
-                                            .slots = 7}));
+  EXPECT_EQ(options.layers[0].shape, (nha::LayerShape{.hidden = 64,
+                                                      .query_heads = 4,
+                                                      .kv_heads = 2,
+                                                      .key_dim = 10,
+                                                      .value_dim = 10,
+                                                      .slots = 7}));
   EXPECT_EQ(options.intermediate, 33);
   EXPECT_EQ(options.norm_eps, 1e-3);
   EXPECT_TRUE(options.tied_head);
-  EXPECT_EQ(options.layer, (nha::LayerOptions{.attention = {.window = 9,
-                                                            .slot_delay = 4,
-                                                            .softmax_scale = 0.25,
-                                                            .empty_slots = nha::EmptySlots::masked},
-                                              .feature_map = FeatureMap::relu,
-                                              .gate_divisor = 16,
-                                              .rope_theta = 500000,
-                                              .output_norm_eps = 1e-3,
-                                              .convolution_kernel_size = 3,
-                                              .convolution_bias = true}));
+  EXPECT_EQ(layer_options(options),
+            (nha::LayerOptions{.attention = {.window = 9,
+                                             .slot_delay = 4,
+                                             .softmax_scale = 0.25,
+                                             .empty_slots = nha::EmptySlots::masked},
+                               .feature_map = FeatureMap::relu,
+                               .gate_divisor = 16,
+                               .rope_theta = 500000,
+                               .output_norm_eps = 1e-3,
+                               .convolution_kernel_size = 3,
+                               .convolution_bias = true}));
 }
 
 TEST(ModelConfig, ExpansionsMakeHeadDimensions) {
   const ModelOptions options =
       parse_model_config(plain(R"(, "expand_k": 0.5, "expand_v": 2, "num_kv_heads": 1)"));
-  EXPECT_EQ(options.shape.key_dim, 8);
-  EXPECT_EQ(options.shape.value_dim, 32);
-  EXPECT_EQ(options.shape.slots, 8);
+  EXPECT_EQ(options.layers[0].shape.key_dim, 8);
+  EXPECT_EQ(options.layers[0].shape.value_dim, 32);
+  EXPECT_EQ(options.layers[0].shape.slots, 8);
   EXPECT_EQ(parse_model_config(plain(R"(, "hidden_ratio": 8)")).intermediate, 512);
   NHA_EXPECT_ERROR(parse_model_config(plain(R"(, "expand_v": 0.99)")), FormatError,
                    "hidden_size times expand_v is 63; expected a multiple of num_heads, 4");
@@ -95,8 +108,8 @@ TEST(ModelConfig, FirstLayoutIgnoresTheFeatureMapAndWidensSomeLayers) {
       config(
           R"(, "feature_map": "relu", "window_size": 32, "block_size": 2, "transformer_idx": 1)"),
       ConfigLayout::nha_v1);
-  EXPECT_EQ(options.layer, nha::nha_v1(32));
-  EXPECT_EQ(options.windows, (std::vector<Index>{32, 2048, 32}));
+  EXPECT_EQ(layer_options(options, 0), nha::nha_v1(32));
+  EXPECT_EQ(windows_of_layers(options), (std::vector<Index>{32, 2048, 32}));
   NHA_EXPECT_ERROR(parse_model_config(config(R"(, "block_size": 2, "transformer_idx": 2)"),
                                       ConfigLayout::nha_v1),
                    FormatError, "transformer_idx is 2; expected 0 to block_size - 1, 1");
@@ -106,21 +119,22 @@ TEST(ModelConfig, SecondLayoutCountsTheWindowWithoutTheCurrentToken) {
   const ModelOptions options =
       parse_model_config(config(R"(, "window_size": 32, "block_size": 2, "transformer_idx": 1)"),
                          ConfigLayout::nha_v2);
-  EXPECT_EQ(options.layer, nha::nha_v2(33));
-  EXPECT_TRUE(options.windows.empty());
+  EXPECT_EQ(layer_options(options), nha::nha_v2(33));
+  EXPECT_EQ(windows_of_layers(options), (std::vector<Index>{33, 33, 33}));
   const ModelOptions shifted =
       parse_model_config(config(R"(, "window_size": 32, "gsa_kv_shift": 8, "feature_map": "t2r")"),
                          ConfigLayout::nha_v2);
-  EXPECT_EQ(shifted.layer.attention.slot_delay, 8);
-  EXPECT_EQ(shifted.layer.feature_map, FeatureMap::t2r);
+  EXPECT_EQ(layer_options(shifted).attention.slot_delay, 8);
+  EXPECT_EQ(layer_options(shifted).feature_map, FeatureMap::t2r);
 }
 
 TEST(ModelConfig, GatedSlotAttentionIsKnownByItsType) {
   const ModelOptions options = parse_model_config(config(R"(, "model_type": "gsa")"));
-  EXPECT_EQ(options.layer, nha::gsa());
+  EXPECT_EQ(layer_options(options), nha::gsa());
   EXPECT_EQ(options.norm_eps, 1e-6);
-  EXPECT_EQ(parse_model_config(config(R"(, "model_type": "gsa", "window_size": 12)")).layer,
-            nha::gsa());
+  EXPECT_EQ(
+      layer_options(parse_model_config(config(R"(, "model_type": "gsa", "window_size": 12)"))),
+      nha::gsa());
 }
 
 TEST(ModelConfig, AFileThatDoesNotSayWhoseLayerItIsIsAskedAbout) {
@@ -142,15 +156,15 @@ TEST(ModelConfig, PlainFilesMaySayWhatPublishedLayersHaveAlike) {
     NHA_EXPECT_ERROR(parse_model_config(text), FormatError, message);
   };
   const ModelOptions options = parse_model_config(plain(more));
-  EXPECT_EQ(options.shape.slots, 0);
-  EXPECT_EQ(options.shape.key_dim, 6);
-  EXPECT_EQ(options.shape.value_dim, 5);
-  EXPECT_EQ(options.windows, (std::vector<Index>{9, 0, 20}));
-  EXPECT_EQ(options.layer.attention.head_windows, (std::vector<Index>{8, 64}));
-  EXPECT_EQ(options.layer.value_activation, nha::ValueActivation::none);
-  EXPECT_EQ(options.layer.output, nha::OutputForm::plain);
+  EXPECT_EQ(options.layers[0].shape.slots, 0);
+  EXPECT_EQ(options.layers[0].shape.key_dim, 6);
+  EXPECT_EQ(options.layers[0].shape.value_dim, 5);
+  EXPECT_EQ(windows_of_layers(options), (std::vector<Index>{9, 0, 20}));
+  EXPECT_EQ(layer_options(options).attention.head_windows, (std::vector<Index>{8, 64}));
+  EXPECT_EQ(layer_options(options).value_activation, nha::ValueActivation::none);
+  EXPECT_EQ(layer_options(options).output, nha::OutputForm::plain);
   EXPECT_EQ(options.norm_eps, 0.5);
-  EXPECT_EQ(options.layer.output_norm_eps, 0.25);
+  EXPECT_EQ(layer_options(options).output_norm_eps, 0.25);
   refuses("[9, 0, 20]", "[9]", "windows has 1 entries; expected one for each of 3 layers");
   refuses("[8, 64]", "[8]", "head_windows has 1 entries; expected one for each of 2 key/value");
   refuses("[8, 64]", "[8, 6]", "the slot delay is 7; expected 0 to the window, 6");
@@ -166,6 +180,63 @@ TEST(ModelConfig, PublishedLayoutsKnowNoPlainKeys) {
       "head_windows": 3, "value_activation": "none", "output_form": "plain", "slot_delay": 7)";
   for (const ConfigLayout layout : {ConfigLayout::nha_v1, ConfigLayout::nha_v2, ConfigLayout::gsa})
     EXPECT_EQ(parse_model_config(config(more), layout), parse_model_config(config(), layout));
+}
+
+TEST(ModelConfig, LayersOfPlainFilesMayDiffer) {
+  const std::string layers = R"(, "window_size": 9, "slot_delay": 2, "num_slots": 5, "layers": [
+      {}, {"num_heads": 8, "num_kv_heads": 2, "head_dim": 6, "window_size": 4, "rope_theta": 50},
+      {"slot_delay": null, "num_slots": 0, "feature_map": "relu"}])";
+  const ModelOptions options = parse_model_config(plain(layers));
+  ASSERT_EQ(options.layers.size(), 3u);
+  EXPECT_EQ(options.layers[0], parse_model_config(plain(R"(, "window_size": 9, "slot_delay": 2,
+      "num_slots": 5)"))
+                                   .layers[0]);
+  EXPECT_EQ(options.layers[1].shape, (nha::LayerShape{.hidden = 64,
+                                                      .query_heads = 8,
+                                                      .kv_heads = 2,
+                                                      .key_dim = 6,
+                                                      .value_dim = 6,
+                                                      .slots = 5}));
+  EXPECT_EQ(layer_options(options, 1).attention.window, 4);
+  EXPECT_EQ(layer_options(options, 1).attention.slot_delay, 2);
+  EXPECT_EQ(layer_options(options, 1).rope_theta, 50);
+  EXPECT_EQ(layer_options(options, 2).attention.slot_delay, std::nullopt);
+  EXPECT_EQ(layer_options(options, 2).feature_map, FeatureMap::relu);
+  EXPECT_EQ(options.layers[2].shape.slots, 0);
+}
+
+TEST(ModelConfig, WhatLayersSayWronglyIsNamed) {
+  const auto refuses = [](const std::string& more, const std::string& message) {
+    SCOPED_TRACE(more);
+    NHA_EXPECT_ERROR(parse_model_config(plain(", " + more)), FormatError, "config: " + message);
+  };
+  refuses(R"("layers": 3)", "layers is not an array of objects");
+  refuses(R"("layers": [{}, {}])", "layers has 2 entries; expected one for each of 3 layers");
+  refuses(R"("layers": [{}, 3, {}])", "layers is not an array of objects");
+  refuses(R"("layers": [{}, {}, {}], "windows": [1, 2, 3])", "has both windows and layers");
+  refuses(R"("layers": [{}, {"num_slots": -1}, {}])",
+          "layers[1]: num_slots is -1; expected 0 to 16777216");
+  refuses(R"("layers": [{}, {}, {"num_heads": 6}])",
+          "layers[2]: hidden_size times expand_k is 64; expected a multiple of num_heads, 6");
+  refuses(R"("layers": [{"hidden_size": 32}, {}, {}])",
+          "layers[0] has the key 'hidden_size', which is not one of a layer");
+  refuses(R"("layers": [{"slot_delay": 65}, {}, {}])",
+          "layers[0]: the slot delay is 65; expected 0 to the window, 64");
+}
+
+TEST(ModelConfig, AShortTextDoesNotAskForMuchMemory) {
+  std::string layers = plain();
+  layers.replace(layers.find(": 3,"), 4, ": 65537,");
+  NHA_EXPECT_ERROR(parse_model_config(layers), FormatError,
+                   "num_hidden_layers is 65537; expected at most 65536");
+  layers.replace(layers.find(": 65537,"), 8, ": 65536,");
+  EXPECT_EQ(parse_model_config(layers).layer_count(), 65536);
+  layers.replace(layers.find("\"num_heads\": 4"), 14, "\"num_heads\": 64, \"num_kv_heads\": 32");
+  std::string windows;
+  for (int head = 0; head < 32; ++head) windows += head == 0 ? "1" : ",1";
+  layers.insert(layers.size() - 1, ", \"head_dim\": 2, \"head_windows\": [" + windows + "]");
+  NHA_EXPECT_ERROR(parse_model_config(layers), FormatError,
+                   "head_windows of all layers have 2097152 entries; expected at most 1048576");
 }
 
 // --- What may be wrong
@@ -195,7 +266,7 @@ TEST(ModelConfig, WrongTypesAndValuesAreNamed) {
   refuses(R"("head_dim": 7)", "the head dimension is 7; the rotary embedding of the window needs");
   refuses(R"("window_size": -1)", "window_size is -1; expected 0");
   refuses(R"("slot_delay": 65)", "the slot delay is 65; expected 0 to the window, 64");
-  refuses(R"("scale": 0)", "softmax_scale is 0; expected a positive number");
+  refuses(R"("scale": 0)", "scale is 0; expected a positive number");
   refuses(R"("norm_eps": "small")", "norm_eps is not a number");
   refuses(R"("norm_eps": -1)", "norm_eps is negative");
   refuses(R"("gate_logit_normalizer": -8)", "gate_logit_normalizer is -8; expected a positive");

@@ -11,6 +11,7 @@
 #include <vector>
 
 #include "support/expect_error.hpp"
+#include "support/random_model.hpp"
 
 namespace {
 
@@ -21,13 +22,11 @@ using nha::ModelOptions;
 using nha::parse_model_config;
 
 ModelOptions writer_options() {
-  return {
-      .vocabulary = 11,
-      .layers = 2,
-      .intermediate = 20,
+  const nha::LayerSpec layer{
       .shape =
           {.hidden = 12, .query_heads = 4, .kv_heads = 2, .key_dim = 6, .value_dim = 6, .slots = 3},
-      .layer = nha::nha_v1(5)};
+      .options = nha::nha_v1(5)};
+  return {.vocabulary = 11, .intermediate = 20, .layers = nha::repeat(2, layer)};
 }
 
 /// Valid options, each left out or chosen at random.
@@ -38,26 +37,38 @@ class RandomModelOptions {
   ModelOptions draw() {
     ModelOptions o;
     o.vocabulary = size(1, nha::kLargestSize);
-    o.layers = size(1, 9);
     o.intermediate = size(1, 5000);
     o.norm_eps = real(-12, 0);
     o.tied_head = coin();
-    o.shape.hidden = size(1, 5000);
-    o.shape.kv_heads = size(1, 4);
-    o.shape.query_heads = o.shape.kv_heads * size(1, 4);
-    o.shape.key_dim = 2 * size(1, 100);
-    o.shape.value_dim = coin() ? o.shape.key_dim : size(1, 200);
-    o.shape.slots = size(0, 100);
-    nha::LayerOptions& layer = o.layer;
+    const Index hidden = size(1, 5000);
+    o.layers = nha::repeat(size(1, 9), draw_layer(hidden, o.norm_eps));
+    const auto& attention = o.layers.front().options.attention;
+    const Index delay = attention.slot_delay.value_or(0);
+    if (coin())  // layers that differ in their windows alone
+      for (nha::LayerSpec& layer : o.layers) layer.options.attention.window = size(delay, 3000);
+    else if (coin())
+      for (nha::LayerSpec& layer : o.layers)
+        if (coin()) layer = draw_layer(hidden, o.norm_eps);
+    return o;
+  }
+
+ private:
+  nha::LayerSpec draw_layer(Index hidden, double norm_eps) {
+    nha::LayerSpec spec;
+    spec.shape.hidden = hidden;
+    spec.shape.kv_heads = size(1, 4);
+    spec.shape.query_heads = spec.shape.kv_heads * size(1, 4);
+    spec.shape.key_dim = 2 * size(1, 100);
+    spec.shape.value_dim = coin() ? spec.shape.key_dim : size(1, 200);
+    spec.shape.slots = size(0, 100);
+    nha::LayerOptions& layer = spec.options;
     layer.attention.window = size(0, 300);
     layer.attention.empty_slots = static_cast<nha::EmptySlots>(size(0, 2));
     if (coin()) layer.attention.slot_delay = size(0, layer.attention.window);
     if (coin()) layer.attention.softmax_scale = real(-3, 3);
     const Index delay = layer.attention.slot_delay.value_or(0);
     if (coin())
-      for (Index n = 0; n < o.layers; ++n) o.windows.push_back(size(delay, 3000));
-    if (coin())
-      for (Index n = 0; n < o.shape.kv_heads; ++n)
+      for (Index n = 0; n < spec.shape.kv_heads; ++n)
         layer.attention.head_windows.push_back(size(delay, 3000));
     layer.feature_map = static_cast<nha::FeatureMap>(size(0, 3));
     layer.value_activation = static_cast<nha::ValueActivation>(size(0, 1));
@@ -65,15 +76,13 @@ class RandomModelOptions {
     layer.gate_divisor = real(-2, 3);
     layer.gate_bias = coin();
     layer.rope_theta = real(0, 7);
-    layer.output_norm_eps = coin() ? o.norm_eps : real(-12, 0);
+    layer.output_norm_eps = coin() ? norm_eps : real(-12, 0);
     if (coin()) {
       layer.convolution_kernel_size = size(1, 64);
       layer.convolution_bias = coin();
     }
-    return o;
+    return spec;
   }
-
- private:
   Index size(Index least, Index most) {
     return std::uniform_int_distribution<Index>(least, most)(random_);
   }
@@ -103,11 +112,13 @@ TEST(ModelConfigWriter, WritesTheKeysOfPublishedConfigurationsFirst) {
  "vocab_size": 11,
  "hidden_size": 12,
  "num_hidden_layers": 2,
+ "intermediate_size": 20,
+ "norm_eps": 1e-05,
+ "tie_word_embeddings": false,
  "num_heads": 4,
  "num_kv_heads": 2,
  "head_dim": 6,
  "num_slots": 3,
- "intermediate_size": 20,
  "window_size": 5,
  "empty_slots": "participate",
  "feature_map": "identity",
@@ -116,10 +127,8 @@ TEST(ModelConfigWriter, WritesTheKeysOfPublishedConfigurationsFirst) {
  "gate_logit_normalizer": 8.0,
  "gate_bias": false,
  "rope_theta": 10000.0,
- "norm_eps": 1e-05,
  "output_norm_eps": 1e-05,
- "use_short_conv": false,
- "tie_word_embeddings": false
+ "use_short_conv": false
 }
 )");
 }
@@ -128,16 +137,17 @@ TEST(ModelConfigWriter, ExtremeNumbersKeepTheirBits) {
   for (const double value : {std::numeric_limits<double>::denorm_min(),
                              std::numeric_limits<double>::max(), 1.0 / 3, 4503599627370497.5}) {
     ModelOptions options = writer_options();
-    options.layer.gate_divisor = value;
-    options.layer.attention.softmax_scale = value;
+    options.layers[1].options.gate_divisor = value;
+    options.layers[0].options.attention.softmax_scale = value;
     EXPECT_EQ(parse_model_config(model_config_text(options)), options);
   }
 }
 
 TEST(ModelConfigWriter, LayersWithWindowsFromTheirListAlone) {
   ModelOptions options = writer_options();
-  options.windows = {nha::kLargestSize, 0};
-  options.shape.slots = 0;
+  for (nha::LayerSpec& layer : options.layers) layer.shape.slots = 0;
+  nha_test::set_windows(options, {nha::kLargestSize, 0});
+  EXPECT_NE(model_config_text(options).find("\"windows\": [16777216,0]"), std::string::npos);
   EXPECT_EQ(parse_model_config(model_config_text(options)), options);
 }
 
@@ -147,20 +157,19 @@ TEST(ModelConfigWriter, WhatAConfigurationCannotSayIsNamed) {
     change(options);
     NHA_EXPECT_ERROR(model_config_text(options), ArgumentError, message);
   };
-  refuses([](ModelOptions& o) { o.layer.attention.window = nha::kLargestSize + 1; },
+  refuses([](ModelOptions& o) { o.layers[0].options.attention.window = nha::kLargestSize + 1; },
           "window is 16777217; expected 0 to 16777216");
+  refuses([](ModelOptions& o) { o.layers[1].options.attention.window = nha::kLargestSize + 1; },
+          "windows is 16777217; expected 0 to 16777216");
   refuses(
       [](ModelOptions& o) {
-        o.windows = {1, nha::kLargestSize + 1};
-      },
-      "windows is 16777217; expected 0 to 16777216");
-  refuses(
-      [](ModelOptions& o) {
-        o.layers = 40000;
-        o.windows.assign(40000, 1);
+        o.layers = nha::repeat(40000, o.layers.front());
+        o.layers.back().options.attention.window = 1;
       },
       "windows has 40000 entries; a configuration has at most 32768");
-  refuses([](ModelOptions& o) { o.layer.convolution_bias = true; },
+  refuses([](ModelOptions& o) { o.layers = nha::repeat(65537, o.layers.front()); },
+          "there are 65537 layers; a configuration has at most 65536");
+  refuses([](ModelOptions& o) { o.layers[0].options.convolution_bias = true; },
           "convolution_bias is true and convolution_kernel_size 0");
 }
 
@@ -171,14 +180,13 @@ TEST(ModelConfigWriter, InvalidOptionsAreNamed) {
     NHA_EXPECT_ERROR(model_config_text(options), ArgumentError, message);
   };
   refuses([](ModelOptions& o) { o.vocabulary = 0; }, "vocabulary is 0; expected 1");
-  refuses([](ModelOptions& o) { o.windows = {1}; }, "windows has 1 entries; expected one for each");
   refuses(
       [](ModelOptions& o) {
-        o.layer.attention.slot_delay = 5;
-        o.windows = {5, 4};
+        o.layers[1].options.attention.slot_delay = 5;
+        o.layers[1].options.attention.window = 4;
       },
       "slot_delay is 5; expected 0 to the window, 4");
-  refuses([](ModelOptions& o) { o.layer.output = static_cast<nha::OutputForm>(7); },
+  refuses([](ModelOptions& o) { o.layers[1].options.output = static_cast<nha::OutputForm>(7); },
           "output_form is 7; expected plain or silu_norm");
 }
 

@@ -3,12 +3,15 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <filesystem>
 #include <span>
 #include <string>
+#include <thread>
 #include <vector>
 
 #include "support/expect_error.hpp"
+#include "support/killed_process.hpp"
 #include "support/temporary_folder.hpp"
 
 namespace {
@@ -107,6 +110,38 @@ TEST(NewFile, RemovesTheOldFileBeforehandWhereAsked) {
   EXPECT_EQ(nha_test::read_text(folder.file("link")), "new");
   EXPECT_EQ(folder.names().size(), 2u);
 }
+
+#if NHA_TEST_CAN_KILL
+TEST(NewFile, RemovesWhatKilledProgramsHaveLeft) {
+  const nha_test::TemporaryFolder folder;
+  const std::string path = folder.file("a");
+  nha_test::write_text(path + ".partial", "the user's");
+  const auto leave_behind = [&](const std::string& partial) {
+    nha_test::run_and_kill(
+        [&](int) {
+          nha::NewFile file(path);
+          write(file, "half");
+          while (true) std::this_thread::yield();
+        },
+        [&] { return std::filesystem::exists(partial); });
+  };
+  leave_behind(path + ".partial0");
+  {
+    // A writer that lives keeps its file, also once it is closed.
+    nha::NewFile open(path);
+    leave_behind(path + ".partial1");
+    write(open, "whole");
+    open.close();
+    nha::NewFile::remove_abandoned(path);
+    EXPECT_EQ(folder.names().size(), 2u);
+    open.commit();
+  }
+  EXPECT_EQ(nha_test::read_text(path), "whole");
+  std::vector<std::string> names = folder.names();
+  std::ranges::sort(names);
+  EXPECT_EQ(names, (std::vector<std::string>{"a", "a.partial"}));
+}
+#endif
 
 TEST(NewFile, WritesToADeviceAndLeavesItOne) {
   if (!std::filesystem::is_character_file("/dev/full")) GTEST_SKIP() << "no /dev/full here";

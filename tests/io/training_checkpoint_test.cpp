@@ -1,6 +1,8 @@
 // SPDX-License-Identifier: MIT
 #include <nha/io/checkpoint.hpp>
 #include <nha/io/training_checkpoint.hpp>
+#include <nha/train/initial_weights.hpp>
+#include <nha/train/training_step.hpp>
 
 #include <gtest/gtest.h>
 
@@ -12,6 +14,7 @@
 #include <random>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -155,14 +158,14 @@ TEST(TrainingCheckpointFile, OtherRunsAreNotResumedAndLeftAsTheyWere) {
           "optimizer option 'decay_embeddings' is 'true'; this run has 'false'");
   refuses(ToyRun<double>(options), same, "its tensors are F32; expected F64");
   nha::ModelOptions other = options;
-  other.layer.attention.window = 6;
+  nha_test::set_windows(other, {6, 6});
   refuses(ToyRun<float>(other), same,
           "is of a model with \"window_size\": 5, where this one has \"window_size\": 6,");
   other = options;
   other.tied_head = true;
   refuses(ToyRun<float>(other), same,
-          "is of a model with \"tie_word_embeddings\": false where this one has "
-          "\"tie_word_embeddings\": true");
+          "is of a model with \"tie_word_embeddings\": false, where this one has "
+          "\"tie_word_embeddings\": true,");
 }
 
 TEST(TrainingCheckpointFile, AnOptimizerOfAnotherModelIsRefused) {
@@ -170,20 +173,78 @@ TEST(TrainingCheckpointFile, AnOptimizerOfAnotherModelIsRefused) {
   nha::ModelOptions options = nha_test::small_model();
   ToyRun<float> run(options);
   run.save(folder.path());
-  options.tied_head = true;
-  ToyRun<float> tied(options);
-  options.tied_head = false;
   options.vocabulary = 12;
   ToyRun<float> larger(options);
-  NHA_EXPECT_ERROR(nha::save_training(folder.path(), run.model, tied.optimizer, run.record()),
-                   nha::ArgumentError, "the optimizer is of 24 weights; the model has 25");
   NHA_EXPECT_ERROR(nha::save_training(folder.path(), run.model, larger.optimizer, run.record()),
                    nha::ArgumentError,
-                   "the optimizer has first_moment.model.embeddings.weight [12, 12]; weight 0 of "
-                   "the model is model.embeddings.weight [11, 12]");
+                   "the optimizer has first_moment.model.embeddings.weight [12, 12]; the model has "
+                   "no such weight");
+  options.vocabulary = 11;
+  options.tied_head = true;
+  ToyRun<float> tied(options);
+  NHA_EXPECT_ERROR(nha::save_training(folder.path(), tied.model, run.optimizer, run.record()),
+                   nha::ArgumentError,
+                   "the optimizer has first_moment.lm_head.weight [11, 12]; the model has no such");
   const TrainingCheckpoint checkpoint(folder.path());
-  NHA_EXPECT_ERROR(checkpoint.restore(run.model, tied.optimizer, {{"batch", "8"}}),
-                   nha::ArgumentError, "the optimizer is of 24 weights");
+  NHA_EXPECT_ERROR(checkpoint.restore(run.model, larger.optimizer, {{"batch", "8"}}),
+                   nha::ArgumentError, "the optimizer has first_moment.model.embeddings.weight");
+}
+
+// --- Frozen weights
+// ------------------------------------------------------------------------------
+
+/// A run that trains the layers alone.
+struct FrozenRun {
+  static bool trains(std::string_view name) { return name.starts_with("model.layers."); }
+
+  nha::LanguageModel<float> model;
+  AdamW<float> optimizer{nha::parameters(model, trains), {}};
+
+  void train(int first, int last) {
+    nha::TrainingWorkspace<float> workspace;
+    auto gradients = nha::zero_weights<float>(model.options(), trains);
+    const auto list = nha::parameters(model.options(), gradients);
+    for (int step = first; step < last; ++step) {
+      const auto tokens = nha_test::random_tokens(2, 9, model.options().vocabulary,
+                                                  static_cast<std::uint32_t>(step));
+      nha::loss_and_gradients(model, {tokens, tokens}, gradients, workspace);
+      optimizer.step(nha::parameters(model, trains), list, 0.01);
+    }
+  }
+};
+
+TEST(TrainingCheckpointFile, RunsWithFrozenWeightsGoOnAsIfTheyHadNeverStopped) {
+  const nha_test::TemporaryFolder folder;
+  const nha::ModelOptions options = nha_test::small_model();
+  FrozenRun whole{nha_test::random_model<float>(options, 3)};
+  whole.train(0, 4);
+  nha::save_training(folder.path(), whole.model, whole.optimizer, {.steps = 4});
+  whole.train(4, 7);
+  FrozenRun resumed{nha_test::random_model<float>(options, 99)};
+  TrainingCheckpoint(folder.path()).restore(resumed.model, resumed.optimizer, {});
+  resumed.train(4, 7);
+  const auto expected = nha::parameters(std::as_const(whole.model));
+  const auto found = nha::parameters(std::as_const(resumed.model));
+  for (std::size_t n = 0; n < found.size(); ++n)
+    EXPECT_TRUE(std::ranges::equal(found[n].values, expected[n].values)) << found[n].name;
+  const nha::Safetensors file(folder.file("training.safetensors"));
+  EXPECT_EQ(file.find("first_moment.lm_head.weight"), nullptr);
+  EXPECT_NE(file.find("lm_head.weight"), nullptr);
+}
+
+TEST(TrainingCheckpointFile, OtherWeightsThatTrainAreNamed) {
+  const nha_test::TemporaryFolder folder;
+  const nha::ModelOptions options = nha_test::small_model();
+  FrozenRun frozen{nha_test::random_model<float>(options, 3)};
+  ToyRun<float> all(options, 3);
+  nha::save_training(folder.file("frozen"), frozen.model, frozen.optimizer, {});
+  nha::save_training(folder.file("all"), all.model, all.optimizer, {});
+  NHA_EXPECT_ERROR(TrainingCheckpoint(folder.file("frozen")).restore(all.model, all.optimizer, {}),
+                   FormatError,
+                   "has no first_moment.model.embeddings.weight; this run trains that weight");
+  NHA_EXPECT_ERROR(
+      TrainingCheckpoint(folder.file("all")).restore(frozen.model, frozen.optimizer, {}),
+      FormatError, "has first_moment.lm_head.weight; this run does not train that weight");
 }
 
 // --- Damaged and foreign files
@@ -328,10 +389,10 @@ TEST_F(TrainingFile, TensorsMustBeThoseOfItsConfiguration) {
   refuses(
       [&](Metadata& metadata, Tensors&) {
         nha::ModelOptions options = nha_test::small_model();
-        options.layers = nha::kLargestSize;
+        options.layers = nha::repeat(1 << 16, options.layers.front());
         metadata["config"] = nha::model_config_text(options);
       },
-      "75 tensors; too few for the 16777216 layers of its configuration");
+      "75 tensors; too few for the 65536 layers of its configuration");
 }
 
 // --- Programs that are killed
@@ -343,7 +404,7 @@ TEST(TrainingCheckpointFile, KilledProgramsLeaveOneOfTheirSaves) {
   // Two runs of unlike models in turn: what is read must be of one of them and whole.
   nha::ModelOptions options = nha_test::small_model();
   ToyRun<float> first(options, 1);
-  options.layer.attention.window = 9;
+  nha_test::set_windows(options, {9, 9});
   ToyRun<float> second(options, 2);
   first.train(1);
   second.train(2);
@@ -372,6 +433,10 @@ TEST(TrainingCheckpointFile, KilledProgramsLeaveOneOfTheirSaves) {
       EXPECT_TRUE(std::ranges::equal(found[n].values, expected[n].values)) << expected[n].name;
   }
   EXPECT_GT(models, 0);
+  // What the killed ones had not finished goes with the next save.
+  second.save(folder.path());
+  first.save(folder.path());
+  EXPECT_EQ(folder.names().size(), 3u);
 }
 #endif
 

@@ -24,10 +24,10 @@ void visit_block(const nha::ModelOptions& options, Weights& weights, Visit&& vis
     visit(name, tensor.values());
   };
   visit("attn_norm", weights.attn_norm.values());
-  nha::visit_attention_weights(options.shape, options.layer, "attn.", weights.attn, one);
+  const nha::LayerSpec& layer = options.layers.front();
+  nha::visit_attention_weights(layer.shape, layer.options, "attn.", weights.attn, one);
   visit("mlp_norm", weights.mlp_norm.values());
-  nha::visit_feed_forward_weights(options.shape.hidden, options.intermediate, "mlp.", weights.mlp,
-                                  one);
+  nha::visit_feed_forward_weights(options.hidden(), options.intermediate, "mlp.", weights.mlp, one);
 }
 
 /// A block, tokens for it and a loss: the sum of all it computes times fixed numbers.
@@ -38,22 +38,22 @@ struct BlockProblem {
   nha::DecoderBlockWeights<double> weights =
       std::move(nha_test::random_model_weights<double>(options, 3).layers.front());
   nha::Tensor<double, 2> x =
-      nha_test::random_tensor<double, 2>({batch * tokens, options.shape.hidden}, 4);
+      nha_test::random_tensor<double, 2>({batch * tokens, options.hidden()}, 4);
   nha::Tensor<double, 2> dy = nha_test::random_tensor<double, 2>(x.extents(), 5);
   nha::Tensor<double, 3> d_lse =
-      nha_test::random_tensor<double, 3>({batch, tokens, options.shape.query_heads}, 6);
+      nha_test::random_tensor<double, 3>({batch, tokens, options.most_query_heads()}, 6);
   nha::Tensor<double, 3> d_share = nha_test::random_tensor<double, 3>(d_lse.extents(), 7);
 
   /// The loss; with gradients, adds to them and writes that of x to dx.
   double run(nha::DecoderBlockWeights<double>* gradients = nullptr,
              nha::Tensor<double, 2>* dx = nullptr) const {
-    nha::ModelOptions changed = options;
-    changed.norm_eps = 0.25;  // large enough to be seen
-    const nha::DecoderBlock<double> block(changed, weights);
+    constexpr double kNormEps = 0.25;  // large enough to be seen
+    const nha::LayerSpec& layer = options.layers.front();
+    const nha::DecoderBlock<double> block(layer, options.intermediate, kNormEps, weights);
     const nha::DecoderBlockBackward<double> back(block);
     const nha::TokenBatch of{batch, tokens};
     const auto sections = [&](nha::Arena& cursor) {
-      const auto table = nha::RotaryTable<double>::take(cursor, options.shape, of.rows());
+      const auto table = nha::RotaryTable<double>::take(cursor, layer.shape.key_dim, of.rows());
       return std::tuple(table, block.take_activations(cursor, of.rows(), nha::Keep::for_backward),
                         back.take_scratch(cursor, of.rows()));
     };
@@ -64,11 +64,11 @@ struct BlockProblem {
     const auto [table, kept, scratch] = sections(cursor);
     auto state = block.attention().make_state(batch);
     const auto empty = state;
-    table.fill(of, state, options.layer.rope_theta);
+    table.fill(of, state, layer.options.rope_theta);
     nha::Tensor<double, 2> y = x;
     nha::Workspace kernel;
     block.run(y.view(), of, table, state, kept, kernel,
-              block.attention().per_query(kept.attention.slot_share, of), {}, nha::Serial{});
+              block.attention().per_head(kept.attention.slot_share, of), {}, nha::Serial{});
     double sum = 0;
     for (Index i = 0; i < y.size(); ++i) sum += y.data()[i] * dy.data()[i];
     for (Index i = 0; i < d_lse.size(); ++i) {
@@ -78,8 +78,8 @@ struct BlockProblem {
     if (gradients == nullptr) return sum;
     *dx = dy;
     auto lse = d_lse, share = d_share;
-    back.run(dx->view(), of, table, empty, kept, lse.view(), share.view(), *gradients, scratch,
-             kernel, nha::Serial{});
+    back.run(dx->view(), of, table, empty, kept, lse.view(), share.view(), true, *gradients,
+             scratch, kernel, nha::Serial{});
     return sum;
   }
   nha::DecoderBlockWeights<double> zeros() const {

@@ -27,12 +27,17 @@ class DecoderBlockTest : public testing::Test {
     options.norm_eps = 0.25;  // large enough to be seen
     weights = std::move(random_model_weights<double>(options).layers.front());
   }
+  DecoderBlock<double> make(const DecoderBlockWeights<double>& from) const {
+    return DecoderBlock<double>(options.layers.front(), options.intermediate, options.norm_eps,
+                                from);
+  }
   /// Runs a block over x in place, with scratch memory of its own.
   static void run(const DecoderBlock<double>& block, LayerState<double>& state,
                   Tensor<double, 2>& x) {
     const Index rows = x.extent(0);
     const auto sections = [&](nha::Arena& cursor) {
-      const auto table = nha::RotaryTable<double>::take(cursor, block.attention().shape(), rows);
+      const auto table =
+          nha::RotaryTable<double>::take(cursor, block.attention().shape().key_dim, rows);
       return std::pair(table, block.take_activations(cursor, rows));
     };
     nha::Arena sizes(nullptr);
@@ -51,8 +56,8 @@ class DecoderBlockTest : public testing::Test {
 };
 
 TEST_F(DecoderBlockTest, AddsAttentionAndFeedForwardOfTheNormedStream) {
-  const DecoderBlock<double> block(options, weights);
-  const Index hidden = options.shape.hidden;
+  const DecoderBlock<double> block = make(weights);
+  const Index hidden = options.hidden();
   const auto x = random_tensor<double, 2>({kBlockTokens, hidden}, 4);
   Tensor<double, 2> found = x;
   LayerState<double> state = block.attention().make_state();
@@ -79,8 +84,8 @@ TEST_F(DecoderBlockTest, AddsAttentionAndFeedForwardOfTheNormedStream) {
 TEST_F(DecoderBlockTest, UpdatesOfZeroLeaveTheStreamAsItWas) {
   weights.attn.o_proj = Tensor<double, 2>(weights.attn.o_proj.extents());
   weights.mlp.down_proj = Tensor<double, 2>(weights.mlp.down_proj.extents());
-  const DecoderBlock<double> block(options, weights);
-  const auto x = random_tensor<double, 2>({kBlockTokens, options.shape.hidden}, 4);
+  const DecoderBlock<double> block = make(weights);
+  const auto x = random_tensor<double, 2>({kBlockTokens, options.hidden()}, 4);
   Tensor<double, 2> found = x;
   LayerState<double> state = block.attention().make_state();
   run(block, state, found);
@@ -91,7 +96,7 @@ TEST_F(DecoderBlockTest, WeightsThatDoNotFitAreNamed) {
   const auto refuses = [&](auto change, const char* message) {
     DecoderBlockWeights<double> wrong = weights;
     change(wrong);
-    NHA_EXPECT_ERROR(DecoderBlock<double>(options, wrong), nha::ArgumentError, message);
+    NHA_EXPECT_ERROR(make(wrong), nha::ArgumentError, message);
   };
   refuses([](auto& w) { w.attn_norm = Tensor<double, 1>({5}); },
           "weight attn_norm.weight is [5]; expected [12]");

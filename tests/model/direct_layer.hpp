@@ -73,7 +73,7 @@ class DirectLayer {
  private:
   static std::size_t at(Index i) { return static_cast<std::size_t>(i); }
 
-  Matrix project(const nha::Tensor<double, 2>& weight, const nha::Tensor<double, 3>& taps,
+  Matrix project(const nha::Tensor<double, 2>& weight, const nha::Tensor<double, 3>& kernel,
                  const nha::Tensor<double, 1>& bias, const Matrix& x) const {
     const Matrix raw = plain_linear(weight, x);
     if (o_.convolution_kernel_size == 0) return raw;
@@ -82,7 +82,7 @@ class DirectLayer {
       for (std::size_t c = 0; c < raw[t].size(); ++c) {
         double sum = o_.convolution_bias ? bias(static_cast<Index>(c)) : 0;
         for (Index back = 0; back < o_.convolution_kernel_size && at(back) <= t; ++back)
-          sum += taps(static_cast<Index>(c), 0, o_.convolution_kernel_size - 1 - back) *
+          sum += kernel(static_cast<Index>(c), 0, o_.convolution_kernel_size - 1 - back) *
                  raw[t - at(back)][c];
         y[t][c] = plain_silu(sum);
       }

@@ -45,6 +45,17 @@ class LayerStateTest : public testing::Test {
                                       random_attention_weights<double>(kStateShape, convolving())};
 };
 
+// Slots and convolutions that were changed one by one would no longer be in step.
+template <class State>
+concept HandsOutSlots = requires(State& state) {
+  state.attention().reset();
+};
+template <class State>
+concept HandsOutConvolutions = requires(State& state) {
+  state.convolutions().front().reset();
+};
+static_assert(!HandsOutSlots<LayerState<double>> && !HandsOutConvolutions<LayerState<double>>);
+
 TEST_F(LayerStateTest, CopiesContinueIndependently) {
   LayerState<double> state = layer.make_state();
   run(state, 0, 7);
@@ -61,11 +72,21 @@ TEST_F(LayerStateTest, ComparisonSeesBothParts) {
   run(a, 0, 5);
   run(b, 0, 5);
   EXPECT_TRUE(a == b);
-  b.convolutions()[1].input(0, 4)[0] += 1;
-  EXPECT_FALSE(a == b);
-  b = a;
-  b.attention().reset(0);
-  EXPECT_FALSE(a == b);
+  // Other keys: the convolution of the keys has other inputs, and so have slots and window.
+  const auto changed_keys = [&](Index input) {
+    auto weights = random_attention_weights<double>(kStateShape, convolving());
+    weights.k_proj(0, input) += 1;
+    return NativeHybridAttention<double>(kStateShape, convolving(), weights);
+  };
+  LayerState<double> c = layer.make_state();
+  LayerWorkspace workspace;
+  Tensor<double, 2> in({5, kStateShape.hidden}), out(in.extents());
+  for (Index r = 0; r < in.extent(0); ++r)
+    for (Index i = 0; i < kStateShape.hidden; ++i) in(r, i) = x(r, i);
+  changed_keys(2).forward(in, TokenBatch{1, 5}, c, out.view(), workspace);
+  EXPECT_FALSE(a.attention() == c.attention());
+  EXPECT_FALSE(a.convolutions() == c.convolutions());
+  EXPECT_FALSE(a == c);
 }
 
 TEST_F(LayerStateTest, ForkCopiesOneSequence) {

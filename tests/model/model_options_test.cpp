@@ -8,6 +8,7 @@
 #include <vector>
 
 #include "support/expect_error.hpp"
+#include "support/random_model.hpp"
 
 namespace {
 
@@ -16,24 +17,23 @@ using nha::Index;
 using nha::ModelOptions;
 using nha::ModelStateOptions;
 
-ModelOptions three_layers(std::vector<Index> windows = {}) {
-  return {
-      .vocabulary = 9,
-      .layers = 3,
-      .intermediate = 8,
+ModelOptions three_layers(const std::vector<Index>& windows = {}) {
+  const nha::LayerSpec layer{
       .shape =
           {.hidden = 4, .query_heads = 2, .kv_heads = 2, .key_dim = 2, .value_dim = 2, .slots = 2},
-      .layer = nha::nha_v1(5),
-      .windows = std::move(windows)};
+      .options = nha::nha_v1(5)};
+  ModelOptions options{.vocabulary = 9, .intermediate = 8, .layers = nha::repeat(3, layer)};
+  nha_test::set_windows(options, windows);
+  return options;
 }
 std::vector<Index> windows_of(const ModelOptions& model, const ModelStateOptions& state) {
   std::vector<Index> windows;
-  for (Index n = 0; n < model.layers; ++n)
+  for (Index n = 0; n < model.layer_count(); ++n)
     windows.push_back(nha::layer_attention_options(model, state, n).window);
   return windows;
 }
 
-TEST(ModelOptions, WindowsOfTheStateGoBeforeThoseOfTheModelAndTheLayer) {
+TEST(ModelOptions, WindowsOfTheStateGoBeforeThoseOfTheModel) {
   EXPECT_EQ(windows_of(three_layers(), {}), (std::vector<Index>{5, 5, 5}));
   const ModelOptions model = three_layers({1, 2, 3});
   EXPECT_EQ(windows_of(model, {}), (std::vector<Index>{1, 2, 3}));
@@ -50,7 +50,7 @@ TEST(ModelOptions, HeadsMayHaveWindowsOfTheirOwn) {
 
 TEST(ModelOptions, WindowsOfTheStateGoBeforeThoseOfTheModelsHeads) {
   ModelOptions model = three_layers({1, 2, 3});
-  model.layer.attention.head_windows = {4, 6};
+  model.layers[1].options.attention.head_windows = {4, 6};
   const auto heads = [&](const ModelStateOptions& state) {
     return nha::layer_attention_options(model, state, 1).head_windows;
   };
@@ -63,8 +63,8 @@ TEST(ModelOptions, WindowsOfTheStateGoBeforeThoseOfTheModelsHeads) {
 
 TEST(ModelOptions, OtherOptionsOfTheOperatorStay) {
   ModelOptions model = three_layers();
-  model.layer.attention.softmax_scale = 3.0;
-  model.layer.attention.empty_slots = nha::EmptySlots::masked;
+  model.layers[1].options.attention.softmax_scale = 3.0;
+  model.layers[1].options.attention.empty_slots = nha::EmptySlots::masked;
   const nha::AttentionOptions options = nha::layer_attention_options(model, {.windows = {2}}, 1);
   EXPECT_EQ(options,
             (nha::AttentionOptions{
@@ -81,13 +81,11 @@ TEST(ModelOptions, ListsOfTheWrongLengthAreRefused) {
   refuses({.head_windows = {{1, 2}}}, "head_windows has 1 entries; expected one for each of 3");
   refuses({.head_windows = {{1}, {}, {}}},
           "head_windows has 1 entries; expected one for each of 2");
-  NHA_EXPECT_ERROR(nha::validate(three_layers({1, 2})), ArgumentError,
-                   "windows has 2 entries; expected one for each of 3 layers, or none");
 }
 
 TEST(ModelOptions, AWindowThatTheDelayOfTheWeightsDoesNotFitIsRefused) {
   ModelOptions model = three_layers();
-  model.layer.attention.slot_delay = 3;
+  model.layers[0].options.attention.slot_delay = 3;
   EXPECT_EQ(nha::layer_attention_options(model, {.windows = {3}}, 0).window, 3);
   NHA_EXPECT_ERROR(nha::layer_attention_options(model, {.windows = {2}}, 0), ArgumentError,
                    "slot_delay is 3; expected 0 to the window, 2");
@@ -101,11 +99,14 @@ TEST(ModelOptions, SizesOutOfRangeAreNamed) {
     NHA_EXPECT_ERROR(nha::validate(options), ArgumentError, message);
   };
   refuses([](ModelOptions& o) { o.vocabulary = 0; }, "vocabulary is 0; expected 1 to");
-  refuses([](ModelOptions& o) { o.layers = -1; }, "layers is -1");
+  refuses([](ModelOptions& o) { o.layers.clear(); }, "number of layers is 0; expected 1 to");
   refuses([](ModelOptions& o) { o.intermediate = 0; }, "intermediate is 0");
-  refuses([](ModelOptions& o) { o.shape.key_dim = 0; }, "key_dim is 0");
+  refuses([](ModelOptions& o) { o.layers[2].shape.key_dim = 0; }, "key_dim is 0");
   refuses([](ModelOptions& o) { o.norm_eps = -1; }, "norm_eps is -1; expected 0 or more");
-  refuses([](ModelOptions& o) { o.layer.rope_theta = 0; }, "rope_theta is 0");
+  refuses([](ModelOptions& o) { o.layers[1].options.rope_theta = 0; }, "rope_theta is 0");
+  refuses([](ModelOptions& o) { o.layers[2].shape.hidden = 6; },
+          "hidden of layer 2 is 6; expected that of layer 0, 4");
+  NHA_EXPECT_ERROR(nha::repeat(-1, {}), ArgumentError, "count of repeat is -1");
 }
 
 }  // namespace

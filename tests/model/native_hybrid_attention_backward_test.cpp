@@ -44,7 +44,7 @@ struct LayerProblem {
   };
   Kept run(const nha::NativeHybridAttention<double>& layer) const {
     const auto sections = [&](nha::Arena& cursor) {
-      const auto table = nha::RotaryTable<double>::take(cursor, shape, batch * tokens);
+      const auto table = nha::RotaryTable<double>::take(cursor, shape.key_dim, batch * tokens);
       return std::pair(table,
                        layer.take_activations(cursor, batch * tokens, nha::Keep::for_backward));
     };
@@ -58,7 +58,7 @@ struct LayerProblem {
     nha::Tensor<double, 2> y(x.extents());
     nha::Workspace kernel;
     layer.run(x, token_batch(), table, state, y.view(), activations, kernel,
-              layer.per_query(activations.slot_share, token_batch()), {}, nha::Serial{});
+              layer.per_head(activations.slot_share, token_batch()), {}, nha::Serial{});
     return {std::move(memory), table, activations, std::move(y)};
   }
   double loss() const {

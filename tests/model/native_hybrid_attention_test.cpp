@@ -284,7 +284,7 @@ TEST_F(LayerErrors, StatesOfOtherLayersAreRefused) {
   convolving.convolution_kernel_size = 4;
   LayerState<float> with_convolutions(kShape, convolving, 2);
   refuses(x, {2, 2}, with_convolutions, y, "the state is that of a layer of another shape");
-  // As many taps as the weights have, too: the state keeps one input less.
+  // The kernel size counts too: this state keeps one input less.
   const NativeHybridAttention<float> four(kShape, convolving,
                                           random_attention_weights<float>(kShape, convolving));
   convolving.convolution_kernel_size = 3;
@@ -302,8 +302,8 @@ TEST_F(LayerErrors, OutputsWhoseElementsShareMemoryAreRefusedBeforeTheStateMoves
   LayerState<float> one = convolution.make_state();
   const LayerState<float> before = one;
   Tensor<float, 1> share({kShape.query_heads});
-  const NativeHybridAttention<float>::Share repeated(share.data(), {1, 4, kShape.query_heads},
-                                                     {0, 0, 1});
+  const NativeHybridAttention<float>::PerHead repeated(share.data(), {1, 4, kShape.query_heads},
+                                                       {0, 0, 1});
   NHA_EXPECT_ERROR(convolution.forward(x, {1, 4}, one, y.view(), workspace, repeated),
                    ArgumentError, "slot_share has stride 0 along axis 1");
   EXPECT_TRUE(one == before);
@@ -311,34 +311,6 @@ TEST_F(LayerErrors, OutputsWhoseElementsShareMemoryAreRefusedBeforeTheStateMoves
   NHA_EXPECT_ERROR(convolution.forward(x, {1, 4}, one, overlapping, workspace), ArgumentError,
                    "y of the layer has stride 3 between its rows");
   EXPECT_TRUE(one == before);
-}
-
-TEST_F(LayerErrors, StatesWhosePartsDoNotBelongTogetherAreRefused) {
-  LayerOptions convolving = options;
-  convolving.convolution_kernel_size = 4;
-  const NativeHybridAttention<float> convolution(
-      kShape, convolving, random_attention_weights<float>(kShape, convolving));
-  const auto refuses_state = [&](auto change, const char* message) {
-    LayerState<float> changed = convolution.make_state(2);
-    change(changed);
-    NHA_EXPECT_ERROR(convolution.forward(x, {2, 2}, changed, y.view(), workspace), ArgumentError,
-                     message);
-  };
-  refuses_state([](auto& of) { of.convolutions().pop_back(); }, "of a layer of another shape");
-  refuses_state([](auto& of) { of.convolutions()[2] = nha::ConvolutionState<float>(2, 9, 4); },
-                "of a layer of another shape");
-  refuses_state([](auto& of) { of.convolutions()[1] = nha::ConvolutionState<float>(1, 12, 4); },
-                "of a layer of another shape");
-  refuses_state([](auto& of) { of.convolutions()[1].begin_history(1, 3); },
-                "a convolution has seen 3 tokens of sequence 1; slots and window have seen 0");
-  LayerShape odd = kShape;
-  odd.key_dim = 5;
-  const NativeHybridAttention<float> slots_alone(odd, nha::gsa(),
-                                                 random_attention_weights<float>(odd, nha::gsa()));
-  LayerState<float> windowed = slots_alone.make_state(2);
-  windowed.attention() = nha::AttentionState<float>(windowed.attention().shape(), {.window = 3});
-  NHA_EXPECT_ERROR(slots_alone.forward(x, {2, 2}, windowed, y.view(), workspace), ArgumentError,
-                   "key_dim is 5; the rotary embedding");
 }
 
 TEST_F(LayerErrors, MemoryIsReservedBeforeTheStateMoves) {

@@ -181,20 +181,20 @@ TEST_F(RefusedBytes, SomethingElseIsRefused) {
 
 TEST_F(RefusedBytes, WhatDiffersBetweenTheModelsIsNamed) {
   ModelOptions other = options;
-  other.layers = 3;
+  other.layers.push_back(other.layers.front());
   refuses(from(other), "number of layers is 3 in the saved state and 2 in the state");
   other = options;
-  other.shape.slots = 4;
+  other.layers[0].shape.slots = 4;
   refuses(from(other), "slots is 4 in the saved state and 3");
   refuses(from(options, {.windows = {3, 4}}), "window of head 0 is 4 in the saved state and 3");
   other = options;
-  other.layer = nha::nha_v1(3);
+  other.layers[0].options = nha::nha_v1(3);
   refuses(from(other), "number of convolutions of layer 0 is 0 in the saved state and 3");
-  other.layer = convolving(3);
+  other.layers[0].options = convolving(3);
   refuses(from(other),
           "inputs kept by a convolution of layer 0 is 2 in the saved state and 3 in the state");
   other = options;
-  other.shape.query_heads = 2;
+  other.layers[0].shape.query_heads = 2;
   refuses(from(other),
           "channels of a convolution of layer 0 is 12 in the saved state and 24 in the state");
   const auto doubles = random_model<double>(options);

@@ -29,7 +29,7 @@ ModelOptions convolving_model() {
   LayerOptions layer = nha::nha_v1(4);
   layer.convolution_kernel_size = 3;
   ModelOptions options = small_model(layer);
-  options.windows = {2, 5};
+  set_windows(options, {2, 5});
   return options;
 }
 
@@ -46,6 +46,13 @@ class LanguageModelStateTest : public testing::Test {
   LanguageModel<double> model = random_model<double>(convolving_model());
   Tensor<std::int32_t, 2> tokens = random_tokens(3, 40, 11);
 };
+
+// Layers that were changed one by one would no longer be in step.
+template <class State>
+concept HandsOutParts = requires(State& state) {
+  state.layer(0).reset();
+};
+static_assert(!HandsOutParts<LanguageModelState<double>>);
 
 TEST_F(LanguageModelStateTest, CopiesContinueATextInTwoWays) {
   LanguageModelState<double> state = model.make_state();
@@ -152,8 +159,7 @@ TEST_F(LanguageModelStateTest, ForksOnlyToStatesOfTheSameModelAndWindows) {
   refuses(model.make_state({.windows = {2, 6}}), "target of fork differs in layer 1");
   refuses(model.make_state({.max_rollback = 1}), "target of fork differs in layer 0");
   ModelOptions deeper = convolving_model();
-  deeper.layers = 3;
-  deeper.windows = {};
+  deeper.layers.push_back(deeper.layers.front());
   refuses(LanguageModelState<double>(deeper, {}), "a model with 3 layers; expected 2");
   LanguageModelState<double> target = model.make_state();
   NHA_EXPECT_ERROR(state.fork(1, target, 0), ArgumentError, "sequence is 1; expected 0 to 0");

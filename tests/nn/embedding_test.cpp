@@ -32,6 +32,10 @@ TEST(Embedding, BackwardAddsUpTheRowsOfOneToken) {
   EXPECT_EQ(dtable(0, 0), 10);
   EXPECT_EQ(dtable(1, 0), 1101);
 }
+TEST(Embedding, BackwardDoesNothingWhereTheTableIsFrozen) {
+  const std::vector<std::int32_t> tokens{1, 0, 1};
+  nha::embed_backward<double>({tokens, {1, 3}}, {}, {});
+}
 TEST(Embedding, RefusesTokensThatAreNotInTheVocabulary) {
   const std::vector<std::int32_t> tokens{0, 3};
   const nha::TensorView<const std::int32_t, Dynamic, Dynamic> view(tokens, {1, 2});

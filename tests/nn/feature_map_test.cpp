@@ -124,6 +124,21 @@ TEST_F(FeatureMapBackward, MayWriteOverTheGradientItReads) {
   }
 }
 
+TEST_F(FeatureMapBackward, LeavesOutWhatIsNotWanted) {
+  for (FeatureMap map :
+       {FeatureMap::identity, FeatureMap::swish, FeatureMap::relu, FeatureMap::t2r}) {
+    Tensor<double, 2> dx_alone(dx.extents()), dweight_alone(dweight.extents());
+    dweight = Tensor<double, 2>(dweight.extents());
+    nha::feature_map_backward(map, x, weight, dy, dx.view(), dweight, scratch.data());
+    nha::feature_map_backward(map, x, weight, dy, dx_alone.view(), {}, scratch.data());
+    nha::feature_map_backward(map, x, weight, dy, decltype(dx.view())(), dweight_alone,
+                              scratch.data());
+    for (Index i = 0; i < dx.size(); ++i) EXPECT_EQ(dx_alone.data()[i], dx.data()[i]);
+    for (Index i = 0; i < dweight.size(); ++i)
+      EXPECT_EQ(dweight_alone.data()[i], dweight.data()[i]);
+  }
+}
+
 TEST_F(FeatureMapBackward, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
   using Rows = nha::TensorView<double, nha::Dynamic, nha::Dynamic>;
   const auto refuses = [&](FeatureMap map, const Rows& x_, const Rows& weight_, const Rows& dy_,

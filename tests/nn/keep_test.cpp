@@ -56,10 +56,12 @@ struct BlockRun {
 };
 BlockRun run_block(const nha::ModelOptions& options, Keep keep) {
   const nha::TokenBatch tokens{2, 9};
+  const nha::LayerSpec& layer = options.layers.front();
   const nha::DecoderBlock<float> block(
-      options, std::move(nha_test::random_model_weights<float>(options, 2).layers.front()));
+      layer, options.intermediate, options.norm_eps,
+      std::move(nha_test::random_model_weights<float>(options, 2).layers.front()));
   const auto sections = [&](nha::Arena& cursor) {
-    const auto table = nha::RotaryTable<float>::take(cursor, options.shape, tokens.rows());
+    const auto table = nha::RotaryTable<float>::take(cursor, layer.shape.key_dim, tokens.rows());
     return std::pair(table, block.take_activations(cursor, tokens.rows(), keep));
   };
   nha::Arena sizes(nullptr);
@@ -67,10 +69,10 @@ BlockRun run_block(const nha::ModelOptions& options, Keep keep) {
   nha::Buffer memory(sizes.used());
   nha::Arena cursor(memory.data());
   const auto [table, activations] = sections(cursor);
-  BlockRun run{
-      sizes.used(), nha_test::random_tensor<float, 2>({tokens.rows(), options.shape.hidden}, 3),
-      Tensor<float, 3>({2, 9, options.shape.query_heads}), block.attention().make_state(2)};
-  table.fill(tokens, run.state, options.layer.rope_theta);
+  BlockRun run{sizes.used(),
+               nha_test::random_tensor<float, 2>({tokens.rows(), layer.shape.hidden}, 3),
+               Tensor<float, 3>({2, 9, layer.shape.query_heads}), block.attention().make_state(2)};
+  table.fill(tokens, run.state, layer.options.rope_theta);
   nha::Workspace kernel;
   block.run(run.y.view(), tokens, table, run.state, activations, kernel, run.slot_share.view(), {},
             nha::Serial{});

@@ -136,6 +136,16 @@ TEST_F(RmsNormBackward, IsAtRightAnglesToARowWithoutEps) {
   }
 }
 
+TEST_F(RmsNormBackward, LeavesOutWhatIsNotWanted) {
+  Tensor<double, 2> dx({kRows, channels}), dx_alone = dx;
+  Tensor<double, 1> dweight({channels}), dweight_alone = dweight;
+  nha::rms_norm_backward(x, weight, kEps, dy, dx, dweight.view());
+  nha::rms_norm_backward(x, weight, kEps, dy, dx_alone, nha::TensorView<double, nha::Dynamic>());
+  nha::rms_norm_backward(x, weight, kEps, dy, {}, dweight_alone.view());
+  for (Index i = 0; i < dx.size(); ++i) EXPECT_EQ(dx_alone.data()[i], dx.data()[i]);
+  for (Index c = 0; c < channels; ++c) EXPECT_EQ(dweight_alone(c), dweight(c));
+}
+
 TEST_F(RmsNormBackward, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
   using Rows = nha::TensorView<double, nha::Dynamic, nha::Dynamic>;
   Tensor<double, 2> dx({kRows, channels});

@@ -23,8 +23,8 @@ class ShortConvolutionBackward : public testing::Test {
  protected:
   static constexpr Index kTokens = 12, kWidth = 5;
 
-  void use(Index taps, bool with_bias) {
-    weight = nha_test::random_tensor<double, 2>({kWidth, taps}, 2);
+  void use(Index kernel_size, bool with_bias) {
+    weight = nha_test::random_tensor<double, 2>({kWidth, kernel_size}, 2);
     bias = with_bias ? nha_test::random_tensor<double, 1>({kWidth}, 3) : Tensor<double, 1>();
     dweight = Tensor<double, 2>(weight.extents());
     dbias = Tensor<double, 1>(bias.extents());
@@ -67,9 +67,9 @@ TEST_F(ShortConvolutionBackward, AgreesWithFiniteDifferences) {
   const std::vector<std::int64_t> packed = {0, 1, 1, 8, 12};
   for (const TokenBatch& tokens :
        {TokenBatch{1, 12}, TokenBatch{3, 4}, TokenBatch{12, 1}, TokenBatch{1, 12, packed}})
-    for (Index taps : {1, 2, 4})
+    for (Index kernel_size : {1, 2, 4})
       for (bool with_bias : {false, true}) {
-        use(taps, with_bias);
+        use(kernel_size, with_bias);
         for (double& value : dx.values()) value = 100;  // must not survive
         for (double& value : dweight.values()) value = 2;
         for (double& value : dbias.values()) value = 3;
@@ -110,32 +110,32 @@ TEST_F(ShortConvolutionBackward, MayWriteOverDyAndInSlices) {
 
 TEST_F(ShortConvolutionBackward, MoreChannelsThanAreDoneTogetherAreAsTheyWouldBeAlone) {
   using Rows = nha::TensorView<double, nha::Dynamic, nha::Dynamic>;
-  for (const Index taps : {1, 3, 4, 64}) {
-    const Index count = 70, channels = 2 * (2048 / taps) + 7;
+  for (const Index kernel_size : {1, 3, 4, 64}) {
+    const Index count = 70, channels = 2 * (2048 / kernel_size) + 7;
     const auto wide_x = nha_test::random_tensor<double, 2>({count, channels}, 1);
-    const auto wide_weight = nha_test::random_tensor<double, 2>({channels, taps}, 2);
+    const auto wide_weight = nha_test::random_tensor<double, 2>({channels, kernel_size}, 2);
     const auto wide_dy = nha_test::random_tensor<double, 2>({count, channels}, 3);
-    Tensor<double, 2> wide_dx({count, channels}), wide_dweight({channels, taps});
+    Tensor<double, 2> wide_dx({count, channels}), wide_dweight({channels, kernel_size});
     nha::short_convolution_backward(wide_x, {1, count}, wide_weight, {}, wide_dy, wide_dx,
                                     wide_dweight.view(), {});
-    nha::ConvolutionState<double> state(1, channels, taps);
+    nha::ConvolutionState<double> state(1, channels, kernel_size);
     Tensor<double, 2> wide_y({count, channels});
     nha::short_convolution(wide_x, {1, count}, wide_weight, {}, state, wide_y.view());
-    for (const Index c : {Index{0}, 2048 / taps - 1, 2048 / taps, channels - 1}) {
+    for (const Index c : {Index{0}, 2048 / kernel_size - 1, 2048 / kernel_size, channels - 1}) {
       const auto one = [&](const auto& all) { return all.view().template slice<1>(c, 1); };
       const auto one_weight = wide_weight.view().slice<0>(c, 1);
-      Tensor<double, 2> one_dx({count, 1}), one_dweight({1, taps}), one_y({count, 1});
+      Tensor<double, 2> one_dx({count, 1}), one_dweight({1, kernel_size}), one_y({count, 1});
       nha::short_convolution_backward(one(wide_x), {1, count}, one_weight, {}, one(wide_dy), one_dx,
                                       one_dweight.view(), {});
-      nha::ConvolutionState<double> one_state(1, 1, taps);
+      nha::ConvolutionState<double> one_state(1, 1, kernel_size);
       nha::short_convolution(one(wide_x), {1, count}, one_weight, {}, one_state,
                              Rows(one_y.view()));
       for (Index t = 0; t < count; ++t) {
-        ASSERT_NEAR(wide_dx(t, c), one_dx(t, 0), 1e-12) << taps << ' ' << c;
-        ASSERT_NEAR(wide_y(t, c), one_y(t, 0), 1e-12) << taps << ' ' << c;
+        ASSERT_NEAR(wide_dx(t, c), one_dx(t, 0), 1e-12) << kernel_size << ' ' << c;
+        ASSERT_NEAR(wide_y(t, c), one_y(t, 0), 1e-12) << kernel_size << ' ' << c;
       }
-      for (Index i = 0; i < taps; ++i)
-        ASSERT_NEAR(wide_dweight(c, i), one_dweight(0, i), 1e-11) << taps << ' ' << c;
+      for (Index i = 0; i < kernel_size; ++i)
+        ASSERT_NEAR(wide_dweight(c, i), one_dweight(0, i), 1e-11) << kernel_size << ' ' << c;
     }
   }
 }
@@ -144,14 +144,14 @@ TEST_F(ShortConvolutionBackward, MoreChannelsThanAreDoneTogetherAreAsTheyWouldBe
 /// and some not.
 template <class Arch>
 std::vector<float> convolution_results() {
-  const Index count = 9, channels = 21, taps = 4;
+  const Index count = 9, channels = 21, kernel_size = 4;
   const auto x = nha_test::random_tensor<float, 2>({count, channels}, 1);
-  const auto weight = nha_test::random_tensor<float, 2>({channels, taps}, 2);
+  const auto weight = nha_test::random_tensor<float, 2>({channels, kernel_size}, 2);
   const auto bias = nha_test::random_tensor<float, 1>({channels}, 3);
   const auto dy = nha_test::random_tensor<float, 2>({count, channels}, 4);
-  Tensor<float, 2> y({count, channels}), dx({count, channels}), dweight({channels, taps});
+  Tensor<float, 2> y({count, channels}), dx({count, channels}), dweight({channels, kernel_size});
   Tensor<float, 1> dbias({channels});
-  nha::ConvolutionState<float> state(1, channels, taps);
+  nha::ConvolutionState<float> state(1, channels, kernel_size);
   nha::short_convolution<Arch>(x, TokenBatch{1, count}, weight, bias, state, y.view());
   nha::short_convolution_backward<Arch>(x, TokenBatch{1, count}, weight, bias, dy, dx,
                                         dweight.view(), dbias);
@@ -197,18 +197,35 @@ TEST_F(ShortConvolutionBackward, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
   refuses(all, in, w, b, d, to.slice<0>(0, 4), dw, db,
           "dx of short_convolution_backward is [4, 5]; expected [12, 5]");
   refuses(all, in, w.slice<1>(0, 0), b, d, to, dw, db,
-          "weight of short_convolution_backward has 0 taps");
+          "weight of short_convolution_backward has a kernel size of 0");
   refuses(all, in, w, b, d, to, dw.slice<1>(0, 3), db,
           "dweight of short_convolution_backward is [5, 3]; expected [5, 4]");
   refuses(all, in, w, b.slice<0>(0, 4), d, to, dw, db,
           "bias of short_convolution_backward has 4 entries; expected 5");
-  refuses(all, in, w, b, d, to, dw, {},
-          "dbias of short_convolution_backward has 0 entries; expected 5");
   refuses(all, in, w, {}, d, to, dw, db,
           "dbias of short_convolution_backward has 5 entries; expected 0");
   const auto many = nha_test::random_tensor<double, 2>({kWidth, 65}, 2);
   refuses(all, in, Tensor<double, 2>(many).view(), b, d, to, dw, db,
-          "weight of short_convolution_backward has 65 taps; expected 1 to 64");
+          "weight of short_convolution_backward has a kernel size of 65; expected 1 to 64");
+}
+
+TEST_F(ShortConvolutionBackward, LeavesOutWhatIsNotWanted) {
+  const TokenBatch tokens{2, 6};
+  use(4, true);
+  run(tokens);
+  const Tensor<double, 2> all_dx = dx, all_dweight = dweight;
+  const Tensor<double, 1> all_dbias = dbias;
+  const auto expect_same = [](const auto& found, const auto& all) {
+    for (Index i = 0; i < all.size(); ++i) EXPECT_EQ(found.data()[i], all.data()[i]);
+  };
+  use(4, true);
+  dx = Tensor<double, 2>(dx.extents());
+  nha::short_convolution_backward(x, tokens, weight, bias, dy, dx, ConvolutionRows(), {});
+  expect_same(dx, all_dx);
+  nha::short_convolution_backward(x, tokens, weight, bias, dy, {}, dweight.view(), {});
+  expect_same(dweight, all_dweight);
+  nha::short_convolution_backward(x, tokens, weight, bias, dy, {}, ConvolutionRows(), dbias);
+  expect_same(dbias, all_dbias);
 }
 
 TEST_F(ShortConvolutionBackward, InFloatIsThatOfDoubleRounded) {

@@ -146,16 +146,16 @@ TEST_F(ShortConvolution, ArgumentsThatDoNotFitAreNamedAndTouchNothing) {
 }
 
 TEST_F(ShortConvolution, AStateOfImpossibleSizesIsRefused) {
-  const auto refuses = [](Index batch, Index channels, Index taps, Index rollback,
+  const auto refuses = [](Index batch, Index channels, Index kernel_size, Index rollback,
                           const char* message) {
-    NHA_EXPECT_ERROR(ConvolutionState<double>(batch, channels, taps, rollback), nha::ArgumentError,
-                     message);
+    NHA_EXPECT_ERROR(ConvolutionState<double>(batch, channels, kernel_size, rollback),
+                     nha::ArgumentError, message);
   };
   refuses(-1, 5, 4, 0, "batch is -1");
   refuses(1, 0, 4, 0, "channels is 0");
-  refuses(1, 5, 0, 0, "taps is 0; expected 1 to 64");
-  refuses(1, 5, -1, 3, "taps is -1; expected 1 to 64");
-  refuses(1, 5, 65, 0, "taps is 65; expected 1 to 64");
+  refuses(1, 5, 0, 0, "kernel_size is 0; expected 1 to 64");
+  refuses(1, 5, -1, 3, "kernel_size is -1; expected 1 to 64");
+  refuses(1, 5, 65, 0, "kernel_size is 65; expected 1 to 64");
   refuses(1, 5, 4, -1, "max_rollback is -1");
   refuses(Index{1} << 24, Index{1} << 40, 4, 0, "does not fit in memory");
 }

@@ -5,9 +5,11 @@
 #include <nha/model/language_model.hpp>
 
 #include <cmath>
+#include <cstddef>
 #include <cstdint>
 #include <random>
 #include <string>
+#include <vector>
 
 namespace nha_test {
 
@@ -32,9 +34,9 @@ struct RandomWeights {
 };
 
 /// Options of a layer with short convolutions, whose state is more than slots and window.
-inline nha::LayerOptions convolving(Index taps = 4) {
+inline nha::LayerOptions convolving(Index kernel_size = 4) {
   nha::LayerOptions options = nha::nha_v1(3);
-  options.convolution_kernel_size = taps;
+  options.convolution_kernel_size = kernel_size;
   return options;
 }
 
@@ -52,7 +54,7 @@ template <class T>
 nha::LanguageModelWeights<T> random_model_weights(const nha::ModelOptions& options,
                                                   std::uint32_t seed = 1) {
   nha::LanguageModelWeights<T> weights;
-  weights.layers.resize(static_cast<std::size_t>(options.layers));
+  weights.layers.resize(options.layers.size());
   RandomWeights<T> fill{std::mt19937(seed)};
   nha::visit_weights(options, weights, fill);
   return weights;
@@ -65,13 +67,43 @@ nha::LanguageModel<T> random_model(const nha::ModelOptions& options, std::uint32
 
 /// A small model with grouped queries.
 inline nha::ModelOptions small_model(const nha::LayerOptions& layer = nha::nha_v2(5)) {
-  return {
-      .vocabulary = 11,
-      .layers = 2,
-      .intermediate = 20,
-      .shape =
-          {.hidden = 12, .query_heads = 4, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3},
-      .layer = layer};
+  const nha::LayerShape shape{
+      .hidden = 12, .query_heads = 4, .kv_heads = 2, .key_dim = 6, .value_dim = 5, .slots = 3};
+  return {.vocabulary = 11,
+          .intermediate = 20,
+          .layers = nha::repeat(2, {.shape = shape, .options = layer})};
+}
+
+/// Calls change(layer) for each layer.
+template <class Change>
+void change_layers(nha::ModelOptions& options, const Change& change) {
+  for (nha::LayerSpec& layer : options.layers) change(layer);
+}
+/// Gives each layer its own window.
+inline void set_windows(nha::ModelOptions& options, const std::vector<Index>& windows) {
+  for (std::size_t n = 0; n < windows.size(); ++n)
+    options.layers[n].options.attention.window = windows[n];
+}
+
+/// A model of three layers that differ in everything that layers may differ in.
+inline nha::ModelOptions unlike_layers() {
+  nha::ModelOptions options = small_model(nha::nha_v1(3));
+  options.layers.push_back(options.layers.front());
+  nha::LayerSpec& second = options.layers[1];
+  second.shape = {
+      .hidden = 12, .query_heads = 2, .kv_heads = 1, .key_dim = 4, .value_dim = 7, .slots = 5};
+  second.options = nha::nha_v2(6);
+  second.options.feature_map = nha::FeatureMap::t2r;
+  second.options.rope_theta = 500;
+  second.options.convolution_kernel_size = 3;
+  second.options.gate_bias = true;
+  nha::LayerSpec& third = options.layers[2];
+  third.shape = {
+      .hidden = 12, .query_heads = 6, .kv_heads = 3, .key_dim = 6, .value_dim = 3, .slots = 0};
+  third.options.output = nha::OutputForm::plain;
+  third.options.value_activation = nha::ValueActivation::none;
+  third.options.attention.head_windows = {2, 9, 4};
+  return options;
 }
 
 inline nha::Tensor<std::int32_t, 2> random_tokens(Index batch, Index count, Index vocabulary,

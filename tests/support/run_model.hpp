@@ -21,8 +21,8 @@ template <class T>
 struct ModelRun {
   ModelRun(const nha::ModelOptions& options, Index batch, Index tokens)
       : logits({batch, tokens, options.vocabulary}),
-        hidden({options.layers, batch, tokens, options.shape.hidden}),
-        slot_share({options.layers, batch, tokens, options.shape.query_heads}) {}
+        hidden({options.layer_count(), batch, tokens, options.hidden()}),
+        slot_share({options.layer_count(), batch, tokens, options.most_query_heads()}) {}
 
   nha::Tensor<T, 3> logits;
   nha::Tensor<T, 4> hidden;

@@ -16,14 +16,15 @@ namespace {
 nha::ModelOptions initial_options() {
   nha::ModelOptions options;
   options.vocabulary = 200;
-  options.layers = 2;
   options.intermediate = 96;
-  options.shape = {
+  nha::LayerSpec layer;
+  layer.shape = {
       .hidden = 32, .query_heads = 4, .kv_heads = 2, .key_dim = 8, .value_dim = 8, .slots = 32};
-  options.layer = nha::nha_v1(4);
-  options.layer.feature_map = nha::FeatureMap::t2r;
-  options.layer.convolution_kernel_size = 4;
-  options.layer.convolution_bias = true;
+  layer.options = nha::nha_v1(4);
+  layer.options.feature_map = nha::FeatureMap::t2r;
+  layer.options.convolution_kernel_size = 4;
+  layer.options.convolution_bias = true;
+  options.layers = nha::repeat(2, layer);
   return options;
 }
 
@@ -132,8 +133,10 @@ TEST(InitialWeights, ResidualWritersCanStartSmaller) {
 TEST(InitialWeights, DependOnTheSeedAndTheNameAlone) {
   nha::ModelOptions options = initial_options();
   const auto first = nha::initial_weights<float>(options, {.seed = 1});
-  options.layer.convolution_kernel_size = 0;
-  options.layer.convolution_bias = false;
+  for (nha::LayerSpec& layer : options.layers) {
+    layer.options.convolution_kernel_size = 0;
+    layer.options.convolution_bias = false;
+  }
   const auto same = nha::initial_weights<float>(options, {.seed = 1});
   const auto other = nha::initial_weights<float>(options, {.seed = 2});
   EXPECT_TRUE(std::ranges::equal(first.head.values(), same.head.values()));
@@ -165,7 +168,7 @@ TEST(InitialWeights, RefuseAGateBiasThatTheModelHasNot) {
   nha::ModelOptions options = initial_options();
   NHA_EXPECT_ERROR((void)nha::initial_weights<float>(options, {.gate_bias = 2.5}),
                    nha::ArgumentError, "gate_bias is 2.5; expected 0, for the layers have no");
-  options.layer.gate_bias = true;
+  options.layers[1].options.gate_bias = true;
   const auto weights = nha::initial_weights<float>(options, {.gate_bias = 2.5});
   EXPECT_TRUE(is_constant(weights.layers[1].attn.f_proj_bias.values(), 2.5f));
 }

@@ -11,6 +11,7 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <string_view>
 #include <vector>
 
 #include "support/directional_derivative.hpp"
@@ -31,7 +32,7 @@ struct TapeProblem {
   nha::Tensor<std::int32_t, 2> given =
       nha_test::random_tokens(batch, tokens, options.vocabulary, 3);
   nha::Tensor<double, 2> d_rows =
-      nha_test::random_tensor<double, 2>({batch * tokens, options.shape.hidden}, 4);
+      nha_test::random_tensor<double, 2>({batch * tokens, options.hidden()}, 4);
 
   nha::LanguageModel<double> model() const { return {options, weights}; }
   double loss() const {
@@ -50,7 +51,7 @@ struct TapeProblem {
     auto state = m.make_state({.batch = batch});
     tape.forward(m, given, state);
     nha::Tensor<double, 2> used_up = d_rows;
-    EXPECT_EQ(tape.backward(m, given, state, used_up.view(), gradients), 0);
+    tape.backward(m, given, state, used_up.view(), gradients);
   }
 };
 
@@ -65,7 +66,7 @@ TEST(LanguageModelTape, RowsTimesTheHeadAreTheLogits) {
     state.reset();
     nha::LanguageModelTape<double> tape;
     const TapeRows rows = tape.forward(model, problem.given, state);
-    ASSERT_EQ(rows.extents(), (TapeRows::Sizes{16, problem.options.shape.hidden}));
+    ASSERT_EQ(rows.extents(), (TapeRows::Sizes{16, problem.options.hidden()}));
     nha::Tensor<double, 2> found({16, problem.options.vocabulary});
     nha::linear<double>(rows, model.head(), found.view());
     for (Index i = 0; i < found.size(); ++i)
@@ -114,7 +115,7 @@ TEST(LanguageModelTape, OneServesOtherModelsAndBatches) {
   nha::LanguageModelTape<double> shared;
   TapeProblem large, small{.batch = 1, .tokens = 3};
   TapeProblem other{.options = nha_test::small_model(nha_test::convolving())};
-  other.options.layers = 1;
+  other.options.layers.pop_back();
   other.weights = nha_test::random_model_weights<double>(other.options, 5);
   for (const TapeProblem* problem : {&large, &small, &other, &large}) {
     nha::LanguageModelTape<double> own;
@@ -137,24 +138,44 @@ TEST(LanguageModelTape, AuxiliaryLossIsOfLayersWithBothMemories) {
   const std::vector<Index> windows[3] = {{0, 3}, {3, 3}, {0, 0}};
   for (int n = 0; n < 3; ++n) {
     auto state = model.make_state({.batch = problem.batch, .windows = windows[n]});
-    EXPECT_EQ(nha::LanguageModelTape<double>::hybrid_layers(model, state), n == 2 ? 0 : n + 1);
+    EXPECT_EQ(nha::LanguageModelTape<double>::hybrid_query_heads(model, state),
+              n == 2 ? 0 : 4 * (n + 1));
     nha::LanguageModelTape<double> tape;
     tape.forward(model, problem.given, state);
-    sums[n] = tape.slot_share_losses(model, problem.given, state, loss);
-    EXPECT_EQ(tape.slot_share_losses(model, problem.given, state, {}), 0);
-    auto gradients = nha::zero_weights<double>(problem.options);
-    nha::Tensor<double, 2> used_up = problem.d_rows;
-    EXPECT_EQ(tape.backward(model, problem.given, state, used_up.view(), gradients, loss, 16),
-              sums[n]);
+    EXPECT_EQ(tape.slot_share_sum(), 0);
+    tape.forward(model, problem.given, state, {.loss = loss});
+    sums[n] = tape.slot_share_sum();
+    // The same where layers keep nothing.
+    for (const Index first_kept : {1, 2}) {
+      tape.forward(model, problem.given, state, {.first_kept = first_kept, .loss = loss});
+      EXPECT_EQ(tape.slot_share_sum(), sums[n]);
+    }
   }
   EXPECT_GT(sums[0], 0);
   EXPECT_GT(sums[1], sums[0]);
   EXPECT_EQ(sums[2], 0);
   nha::ModelOptions slotless = problem.options;
-  slotless.shape.slots = 0;
+  nha_test::change_layers(slotless, [](nha::LayerSpec& layer) { layer.shape.slots = 0; });
   const auto window_only = nha_test::random_model<double>(slotless);
-  EXPECT_EQ(nha::LanguageModelTape<double>::hybrid_layers(window_only, window_only.make_state()),
-            0);
+  EXPECT_EQ(
+      nha::LanguageModelTape<double>::hybrid_query_heads(window_only, window_only.make_state()), 0);
+}
+TEST(LanguageModelTape, KnowsHowFarDownGradientsAreWanted) {
+  using Tape = nha::LanguageModelTape<double>;
+  const nha::ModelOptions options = nha_test::small_model();
+  const auto of = [&](std::string_view name) {
+    return nha::zero_weights<double>(options, [=](std::string_view any) { return any == name; });
+  };
+  const auto expect = [&](const char* name, Index first_layer, bool rows) {
+    EXPECT_EQ(Tape::first_layer(of(name)), first_layer) << name;
+    EXPECT_EQ(Tape::wants_rows(of(name)), rows) << name;
+  };
+  expect("model.embeddings.weight", 0, true);
+  expect("model.layers.0.mlp.up_proj.weight", 0, true);
+  expect("model.layers.1.attn.g_norm.weight", 1, true);
+  expect("model.norm.weight", 2, true);
+  expect("lm_head.weight", 2, false);
+  expect("no weight", 2, false);
 }
 TEST(LanguageModelTape, RefusesStatesThatDoNotFit) {
   TapeProblem problem;
@@ -164,15 +185,15 @@ TEST(LanguageModelTape, RefusesStatesThatDoNotFit) {
   NHA_EXPECT_ERROR(tape.forward(model, problem.given, narrow), nha::ArgumentError,
                    "the tokens are of 2 sequences; the state holds 1");
   nha::ModelOptions deep = problem.options;
-  deep.layers = 3;
+  deep.layers.push_back(deep.layers.front());
   auto deeper = nha_test::random_model<double>(deep).make_state({.batch = 2});
   NHA_EXPECT_ERROR(tape.forward(model, problem.given, deeper), nha::ArgumentError,
                    "the state is of 3 layers; the model has 2");
   nha::ModelOptions wide = problem.options;
-  wide.shape.slots = 4;
+  wide.layers[1].shape.slots = 4;
   auto wider = nha_test::random_model<double>(wide).make_state({.batch = 2});
   NHA_EXPECT_ERROR(tape.forward(model, problem.given, wider), nha::ArgumentError,
-                   "the state is that of a layer of another shape");
+                   "layer 1 of the state is that of a layer of another shape");
   auto state = model.make_state({.batch = 2});
   nha::LayerWorkspace workspace;
   model.forward(problem.given, state, {}, workspace);

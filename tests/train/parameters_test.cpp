@@ -8,6 +8,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <type_traits>
 #include <utility>
 #include <vector>
@@ -17,20 +18,21 @@ namespace {
 nha::ModelOptions parameters_options() {
   nha::ModelOptions options;
   options.vocabulary = 11;
-  options.layers = 2;
   options.intermediate = 6;
-  options.shape = {
+  nha::LayerSpec layer;
+  layer.shape = {
       .hidden = 4, .query_heads = 2, .kv_heads = 1, .key_dim = 2, .value_dim = 2, .slots = 3};
-  options.layer = nha::nha_v1(4);
-  options.layer.convolution_kernel_size = 3;
-  options.layer.convolution_bias = true;
+  layer.options = nha::nha_v1(4);
+  layer.options.convolution_kernel_size = 3;
+  layer.options.convolution_bias = true;
+  options.layers = nha::repeat(2, layer);
   return options;
 }
 
 /// Weights of the right shapes.
 nha::LanguageModelWeights<float> parameters_weights(const nha::ModelOptions& options) {
   nha::LanguageModelWeights<float> weights;
-  weights.layers.resize(static_cast<std::size_t>(options.layers));
+  weights.layers.resize(options.layers.size());
   nha::visit_weights(options, weights, [](const std::string&, auto& tensor, const auto& extents) {
     tensor = std::remove_reference_t<decltype(tensor)>(extents);
   });
@@ -92,13 +94,39 @@ TEST(Parameters, TiedHeadIsNotThereTwice) {
 TEST(Parameters, RefusesAnotherNumberOfLayersOrAnotherShape) {
   nha::ModelOptions options = parameters_options();
   auto weights = parameters_weights(options);
-  options.layers = 3;
+  options.layers.push_back(options.layers.front());
   NHA_EXPECT_ERROR((void)nha::parameters(options, weights), nha::ArgumentError,
                    "the weights are of 2 layers; expected 3");
-  options.layers = 2;
+  options.layers.pop_back();
   weights.layers[1].mlp_norm = nha::Tensor<float, 1>({5});
   NHA_EXPECT_ERROR((void)nha::parameters(options, weights), nha::ArgumentError,
                    "weight model.layers.1.mlp_norm.weight is [5]; expected [4]");
+}
+
+TEST(Parameters, LeaveOutGradientsThatAreNotWanted) {
+  const nha::ModelOptions options = parameters_options();
+  auto weights = parameters_weights(options);
+  const std::size_t full = nha::parameters(options, weights).size();
+  weights.layers[0].attn.q_proj = {};
+  weights.head = {};
+  const auto list = nha::parameters(options, weights);
+  EXPECT_EQ(list.size() + 2, full);
+  for (const auto& parameter : list) {
+    EXPECT_NE(parameter.name, "model.layers.0.attn.q_proj.weight");
+    EXPECT_FALSE(parameter.values.empty()) << parameter.name;
+  }
+}
+
+TEST(Parameters, OfAModelCanBeChosenByName) {
+  const nha::ModelOptions options = parameters_options();
+  nha::LanguageModel<float> model(options, parameters_weights(options));
+  const auto list =
+      nha::parameters(model, [](std::string_view name) { return name.ends_with("norm.weight"); });
+  ASSERT_EQ(list.size(), 7u);  // three of each layer, and the last
+  EXPECT_EQ(list[0].name, "model.layers.0.attn_norm.weight");
+  EXPECT_EQ(list[6].name, "model.norm.weight");
+  EXPECT_EQ(nha::parameters(std::as_const(model), nha::AllWeights()).size(),
+            nha::parameters(model).size());
 }
 
 TEST(Parameters, OfAModelAreItsOwnWeights) {

@@ -115,8 +115,15 @@ TEST(TrainingStep, DerivativesOfWholeModels) {
 TEST(TrainingStep, DerivativesOfATiedHeadAndMassCorrectedSlots) {
   nha::ModelOptions options = nha_test::small_model(nha::nha_v1(2));
   options.tied_head = true;
-  options.layer.attention.empty_slots = nha::EmptySlots::mass_corrected;
-  expect_model_gradients({.options = options, .training = {.windows = {0, 4}, .shares = 2}});
+  nha_test::change_layers(options, [](nha::LayerSpec& layer) {
+    layer.options.attention.empty_slots = nha::EmptySlots::mass_corrected;
+  });
+  expect_model_gradients({.options = options, .training = {.windows = {0, 4}, .micro_batches = 2}});
+}
+TEST(TrainingStep, DerivativesOfLayersThatDiffer) {
+  expect_gradient_of_all({.options = nha_test::unlike_layers(),
+                          .training = {.slot_share = {.coefficient = 0.4, .through_window = true}},
+                          .tokens = 20});
 }
 TEST(TrainingStep, DerivativesWithTheAuxiliaryLoss) {
   expect_model_gradients(
@@ -155,7 +162,7 @@ TEST(TrainingStep, WindowsOfAStepReplaceThoseOfTheModelsHeads) {
 }
 TEST(TrainingStep, DerivativesWithoutSlotsAndWithATiedHead) {
   nha::ModelOptions options = nha_test::small_model(nha::nha_v1(3));
-  options.shape.slots = 0;
+  nha_test::change_layers(options, [](nha::LayerSpec& layer) { layer.shape.slots = 0; });
   options.tied_head = true;
   expect_model_gradients({.options = options});
   expect_model_gradients({.options = options, .training = {.windows = {2, 5}}, .batch = 1});
@@ -234,11 +241,11 @@ TEST(TrainingStep, LossIsThatOfTheModelsLogits) {
 TEST(TrainingStep, ResultDoesNotDependOnThreads) {
   const StepProblem<float> problem{.options = nha_test::small_model(), .batch = 5};
   nha::LanguageModelWeights<float> alone, together;
-  problem.step(alone, {.shares = 3});
-  // Fewer threads than shares, and more.
+  problem.step(alone, {.micro_batches = 3});
+  // Fewer threads than micro-batches, and more.
   for (const Index workers : {2, 4}) {
     nha::ThreadPool threads(workers);
-    problem.step(together, {.shares = 3}, threads);
+    problem.step(together, {.micro_batches = 3}, threads);
     const auto a = nha::parameters(problem.options, alone);
     const auto b = nha::parameters(problem.options, together);
     for (std::size_t n = 0; n < a.size(); ++n)
@@ -246,12 +253,12 @@ TEST(TrainingStep, ResultDoesNotDependOnThreads) {
           << a[n].name;
   }
 }
-TEST(TrainingStep, SharesAddUpToTheWhole) {
+TEST(TrainingStep, MicroBatchesAddUpToTheWhole) {
   const StepProblem<double> problem{.options = nha_test::small_model(), .batch = 5};
   nha::LanguageModelWeights<double> whole, cut;
-  const double loss = problem.step(whole, {.shares = 1}).cross_entropy;
-  EXPECT_NEAR(problem.step(cut, {.shares = 3}).cross_entropy, loss, 1e-12);
-  EXPECT_NEAR(problem.step(cut, {.shares = 9}).cross_entropy, loss, 1e-12);
+  const double loss = problem.step(whole, {.micro_batches = 1}).cross_entropy;
+  EXPECT_NEAR(problem.step(cut, {.micro_batches = 3}).cross_entropy, loss, 1e-12);
+  EXPECT_NEAR(problem.step(cut, {.micro_batches = 9}).cross_entropy, loss, 1e-12);
   const auto a = nha::parameters(problem.options, whole);
   const auto b = nha::parameters(problem.options, cut);
   for (std::size_t n = 0; n < a.size(); ++n)
@@ -264,9 +271,10 @@ TEST(TrainingStep, OneWorkspaceServesOtherWindowsBatchesAndModels) {
     for (const Index batch : {4, 1})
       for (const Index slots : {3, 2}) {
         StepProblem<double> problem{.options = nha_test::small_model(), .batch = batch};
-        problem.options.shape.slots = slots;
+        nha_test::change_layers(problem.options,
+                                [&](nha::LayerSpec& layer) { layer.shape.slots = slots; });
         problem.weights = nha_test::random_model_weights<double>(problem.options);
-        const nha::TrainingOptions how{.windows = {window}, .shares = 2};
+        const nha::TrainingOptions how{.windows = {window}, .micro_batches = 2};
         const nha::LanguageModel<double> model(problem.options, problem.weights);
         auto gradients = nha::zero_weights<double>(problem.options);
         nha::LanguageModelWeights<double> expected;
@@ -307,7 +315,8 @@ TEST(TrainingStep, RefusesWhatDoesNotFit) {
   NHA_EXPECT_ERROR(problem.step(gradients, {}), nha::ArgumentError,
                    "target 2 of row 1 is 11; expected at most 10");
   problem.targets(1, 2) = 1;
-  NHA_EXPECT_ERROR(problem.step(gradients, {.shares = 0}), nha::ArgumentError, "shares is 0");
+  NHA_EXPECT_ERROR(problem.step(gradients, {.micro_batches = 0}), nha::ArgumentError,
+                   "micro_batches is 0");
   problem.given(0, 0) = -1;
   NHA_EXPECT_ERROR(problem.evaluate({}), nha::ArgumentError, "token 0 of row 0 is -1");
 }

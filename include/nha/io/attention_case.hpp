@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // AttentionCase: inputs, options and expected results of the operator, from one safetensors file.
 //
-// The exchange format of nha_parity and of the tests: whoever has another implementation writes
-// such files and runs this library on them, or the other way round.
+// The exchange format of nha_parity and of the tests. Another implementation writes such files and
+// this library runs on them, or the other way round.
 #pragma once
 
 #include <nha/attention/arguments.hpp>
@@ -49,22 +49,23 @@ struct AttentionResults {
 
 /// One case: B sequences of T tokens, or N sequences packed along T with cu_seqlens.
 ///
-/// The file holds q_window, k_window, q_slot, k_slot, v, log_gate and optionally write, cu_seqlens,
-/// initial.slot_k with initial.slot_v and optionally initial.mass, as AttentionInputs and
-/// AttentionState::set_initial_slots describe them, and expected.o, .lse, .slot_share, .slot_k,
-/// .slot_v and .mass where known. For the backward it holds cotangents, d_o and as many more as the
-/// loss has terms (it is the sum of each times its result), and expected.grad.<input>. A case with
+/// The file holds q_window, k_window, q_slot, k_slot, v, log_gate and optionally write and
+/// cu_seqlens, as AttentionInputs describes them. It may hold initial.slot_k with initial.slot_v
+/// and optionally initial.mass, as AttentionState::set_initial_slots describes them. Results where
+/// known: expected.o, .lse, .slot_share, .slot_k, .slot_v and .mass.
+///
+/// For the backward it holds cotangents, d_o and as many more as the loss has terms, and
+/// expected.grad.<input>. The loss is the sum of each cotangent times its result. A case with
 /// window 0 may leave out q_window and k_window; one without q_slot, k_slot and log_gate has no
-/// slots. Metadata: window (needed), slot_delay, scale,
-/// empty_slots and case, the name; left out they are what AttentionOptions says. Other tensors and
-/// metadata are not looked at.
+/// slots. Metadata: window (needed), slot_delay, scale, empty_slots and case, the name; left out
+/// they are what AttentionOptions says. Other tensors and metadata are not looked at.
 template <Scalar T>
 struct AttentionCase {
   using Acc = accumulate_t<T>;
 
   std::string name;
   AttentionShape shape;  // batch counts sequences, packed ones too
-  /// As the file gives them, but window and slot delay at most the number of tokens: what lies
+  /// As the file gives them, but window and slot delay at most the number of tokens. What lies
   /// beyond changes no result, and the state stays as small as the case.
   AttentionOptions options;
   Index batch = 0;  // B: extent of the batch axis of the inputs

@@ -47,25 +47,45 @@ struct ReadWeights {
   }
 };
 
+/// Whether a file of a model with a tied head holds that head all the same.
+/// @throws FormatError if the file has a head that is not the embeddings.
+inline bool has_tied_head(const Safetensors& file) {
+  const StoredTensor* head = file.find("lm_head.weight");
+  if (head == nullptr) return false;
+  const StoredTensor& embeddings = file.at("model.embeddings.weight");
+  const bool same_kind = head->dtype == embeddings.dtype && head->shape == embeddings.shape;
+  check_format(same_kind, file.source(), ": tensor 'lm_head.weight' is ", stored_name(head->dtype),
+               " ", shape_text(head->shape),
+               "; the configuration says tie_word_embeddings, and the embeddings are ",
+               stored_name(embeddings.dtype), " ", shape_text(embeddings.shape));
+  check_format(
+      std::ranges::equal(head->bytes, embeddings.bytes), file.source(),
+      ": tensor 'lm_head.weight' differs from 'model.embeddings.weight'; the configuration "
+      "says tie_word_embeddings, which makes them the same");
+  return true;
+}
+
 }  // namespace detail
 
 /// Reads the weights of a model from a file: F32, F16, BF16 or F64, converted to T. Every weight
 /// must be there in the shape the options make it, and nothing else.
 ///
-/// A tied head may be stored as lm_head.weight too; it is then not read.
-/// @throws FormatError naming the tensor that is missing, unknown or of another shape or type.
+/// A tied head may be stored as lm_head.weight too: with the type, shape and bytes of the
+/// embeddings.
+/// @throws FormatError naming the tensor that is missing, unknown or of another shape or type, or
+///   lm_head.weight if the configuration ties the head and this tensor is not the embeddings.
 template <std::floating_point T>
 LanguageModelWeights<T> read_weights(const Safetensors& file, const ModelOptions& options) {
   validate(options);
   LanguageModelWeights<T> weights;
   // Before memory is taken for what the configuration merely claims.
-  check_format(static_cast<std::size_t>(options.layers) <= file.tensors().size(), file.source(),
-               ": ", file.tensors().size(), " tensors; too few for the ", options.layers,
+  check_format(options.layers.size() <= file.tensors().size(), file.source(), ": ",
+               file.tensors().size(), " tensors; too few for the ", options.layers.size(),
                " layers of the configuration");
-  weights.layers.resize(static_cast<std::size_t>(options.layers));
+  weights.layers.resize(options.layers.size());
   detail::ReadWeights<T> reader{file};
   visit_weights(options, weights, reader);
-  if (options.tied_head) reader.names.insert("lm_head.weight");
+  if (options.tied_head && detail::has_tied_head(file)) reader.names.insert("lm_head.weight");
   for (const StoredTensor& tensor : file.tensors())
     check_format(reader.names.contains(tensor.name), file.source(), ": tensor '",
                  detail::printable(tensor.name), "' belongs to no part of the model");

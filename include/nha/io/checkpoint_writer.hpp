@@ -63,7 +63,9 @@ inline void write_checkpoint(const std::string& folder, std::string_view config,
   emit_safetensors(tensors, metadata,
                    [&](std::span<const std::byte> piece) { model.write(piece); });
   model.close();
-  if (!holds_text(config_path, config)) {
+  if (holds_text(config_path, config)) {
+    NewFile::remove_abandoned(config_path);
+  } else {
     NewFile file(config_path);
     file.write(std::as_bytes(std::span<const char>(config)));
     file.close();
@@ -91,11 +93,14 @@ void save_weights(const std::string& folder, const ModelOptions& options,
 /// model always gives the same files. The folder is made where it is not there; other files in it
 /// stay as they are.
 ///
-/// Both files are written to the disk under other names before the first gets its own, so that a
-/// full disk leaves a checkpoint that was there as it was. Wherever the program is killed, the
-/// folder never holds weights beside a configuration that is not theirs: where config.json already
-/// says the same, the old weights stay until the new ones take their name; otherwise they are
-/// removed before config.json is replaced, and until the new ones take their name there are none.
+/// Both files are written to the disk under other names before the first gets its own. So a full
+/// disk leaves a checkpoint that was there as it was.
+///
+/// Wherever the program is killed, the folder never holds weights beside a configuration that is
+/// not theirs. Where config.json already says the same, the old weights stay until the new ones
+/// take their name. Otherwise the old weights are removed before config.json is replaced, and there
+/// are none until the new ones take their name. The next save removes the temporary files of a
+/// killed one.
 /// @param metadata strings for the header of model.safetensors
 /// @throws ArgumentError if a configuration cannot say the options, or metadata is not UTF-8;
 ///   FormatError naming the file that cannot be written.
@@ -105,10 +110,11 @@ void save_language_model(const std::string& folder, const LanguageModel<T>& mode
   detail::save_weights(folder, model.options(), parameters(model), metadata);
 }
 /// The same for weights that are in no model.
-/// @throws ArgumentError also if a weight has another shape than the options ask for.
+/// @throws ArgumentError also if a weight is missing or has another shape than the options ask for.
 template <std::floating_point T>
 void save_language_model(const std::string& folder, const ModelOptions& options,
                          const LanguageModelWeights<T>& weights, const Metadata& metadata = {}) {
+  detail::check_weights(options, weights);
   detail::save_weights(folder, options, parameters(options, weights), metadata);
 }
 

@@ -116,8 +116,8 @@ class FileContents {
 
 /// The bytes of a file, read-only. Moves, does not copy; moving leaves the bytes in their place.
 ///
-/// Where files can be mapped nothing is read until it is used, and the file must not be made
-/// shorter while it is mapped: the system ends programs that read past the end of one.
+/// Where files can be mapped nothing is read until it is used. The file must not be made shorter
+/// while it is mapped: the system ends programs that read past its end.
 class MappedFile {
  public:
   /// No file, no bytes.

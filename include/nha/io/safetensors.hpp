@@ -1,9 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Safetensors: named tensors and metadata in a file of the safetensors format, read in place.
 //
-// The format: the header's length as 8 little-endian bytes; the header, a JSON object that gives
-// each tensor's dtype, shape and place; then the data, row-major and little-endian, every byte of
-// it in exactly one tensor. Writing it is in safetensors_writer.hpp.
+// The format begins with the header's length as 8 little-endian bytes. The header is a JSON object
+// that gives each tensor's dtype, shape and place. The data follow, row-major and little-endian;
+// every byte of them is in exactly one tensor. Writing it is in safetensors_writer.hpp.
 #pragma once
 
 #include <nha/config.hpp>
@@ -28,9 +28,9 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The tensors of a safetensors file. Opening one reads and checks the header alone: what tensors
-/// say of themselves is compared with the bytes that are there before anything relies on it, and no
-/// memory is taken for data until a tensor is converted.
+/// The tensors of a safetensors file. Opening one reads and checks the header alone: what it says
+/// of tensors is compared with the bytes that are there. No memory is taken for data until a tensor
+/// is converted.
 ///
 /// Moves, does not copy; tensors and views of them stay valid when it moves. Const access may be
 /// shared between threads.

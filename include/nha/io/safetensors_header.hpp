@@ -1,8 +1,7 @@
 // SPDX-License-Identifier: MIT
 // The JSON header of a safetensors file: its grammar, checked value by value as it is read.
 //
-// The reader of whole files is in safetensors.hpp; only this header and the writer include
-// nlohmann-json.
+// The reader of whole files is in safetensors.hpp, the writer in safetensors_writer.hpp.
 #pragma once
 
 #include <nha/config.hpp>
@@ -44,9 +43,9 @@ struct SafetensorsHeader {
   std::map<std::string, SafetensorsEntry, std::less<>> tensors;
 };
 
-/// Receives the JSON parser's events. Everything that the format does not allow ends the parse at
-/// once, with a message: other nesting, other types, keys that come twice, numbers that are not
-/// sizes. Memory follows the text that was really there, never a number in it.
+/// Receives the JSON parser's events. What the format does not allow ends the parse at once, with a
+/// message: other nesting or types, keys that come twice, numbers that are not sizes. Memory
+/// follows the text that was really there, never a number in it.
 class SafetensorsHandler {
  public:
   using Json = nlohmann::json;

@@ -203,8 +203,8 @@ inline std::vector<std::byte> safetensors_bytes(std::span<const TensorToSave> te
   return out;
 }
 
-/// Writes the same bytes to a file, which appears whole or not at all; a file that had the name is
-/// replaced, and left as it was if anything fails.
+/// Writes the same bytes to a file, which appears whole or not at all. A file that had the name is
+/// replaced; it is left as it was if anything fails.
 /// @throws ArgumentError as safetensors_bytes() says, FormatError naming the path if it cannot be
 ///   written.
 inline void save_safetensors(const std::string& path, std::span<const TensorToSave> tensors,

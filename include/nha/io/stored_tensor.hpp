@@ -24,8 +24,8 @@ NHA_ISA_NAMESPACE_BEGIN
 
 /// Name, type, shape and bytes of one tensor; the bytes are the file's and live as long as it does.
 ///
-/// Whoever fills this in (the reader of a format) has checked that `bytes` holds exactly the
-/// elements `shape` counts and that no product of extents overflows.
+/// The reader of a format, which fills this in, has checked that `bytes` holds exactly the elements
+/// that `shape` counts. No product of extents overflows.
 struct StoredTensor {
   std::string name;
   StoredType dtype = StoredType::f32;
@@ -36,8 +36,8 @@ struct StoredTensor {
   /// Number of elements; 1 for a scalar, whose shape is empty.
   Index size() const noexcept { return static_cast<Index>(bytes.size() / stored_bytes(dtype)); }
 
-  /// Whether view<T>() can show the elements in place: they are of type T, the host is
-  /// little-endian and the bytes happen to be aligned for T. convert_to and to_tensor always work.
+  /// Whether view<T>() can show the elements in place. They must be of type T and aligned for it,
+  /// and the host little-endian. convert_to and to_tensor always work.
   template <class T>
   bool viewable() const noexcept {
     return kLittleEndianHost && dtype == stored_type_of<T>() &&

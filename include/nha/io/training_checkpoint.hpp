@@ -1,10 +1,10 @@
 // SPDX-License-Identifier: MIT
-// A training run on disk: the model as a checkpoint for any program, and training.safetensors, from
-// which alone the run goes on as if it had never stopped.
+// A training run on disk: the model as a checkpoint for any program, and training.safetensors. From
+// the latter alone the run goes on as if it had never stopped.
 //
 // training.safetensors holds, in the numbers' own type,
 //   <name>                each weight, under its published name
-//   first_moment.<name>, second_moment.<name>   the optimiser's moments of it
+//   first_moment.<name>, second_moment.<name>   the optimiser's moments of each that trains
 // and these metadata:
 //   format     "nha training checkpoint 1"
 //   config     the model's options, as in config.json
@@ -59,8 +59,8 @@ struct TrainingRecord {
   Index steps = 0;
   /// Of what each step draws.
   std::uint64_t seed = 0;
-  /// What must be the same for the run to go on as the same run (the data, the batch, the
-  /// schedule): compared when it is resumed.
+  /// What must be the same for the run to go on as the same run: the data, the batch, the schedule.
+  /// It is compared when the run is resumed.
   Metadata settings = {};
   /// Whatever else the program wants to find again.
   Metadata notes = {};
@@ -120,19 +120,18 @@ class TrainingChecksum {
   std::uint64_t hash_ = kFnv1aStart;
 };
 
-/// That an optimiser was made for these weights.
+/// That an optimiser was made for some or all of these weights.
 template <class T, class U>
 void check_optimizer(const std::vector<Parameter<T>>& weights,
                      const std::vector<Parameter<U>>& moments) {
-  check_argument(moments.size() == 2 * weights.size(), "the optimizer is of ", moments.size() / 2,
-                 " weights; the model has ", weights.size());
-  for (std::size_t n = 0; n < moments.size(); ++n) {
-    const Parameter<T>& weight = weights[n % weights.size()];
-    check_argument(
-        moments[n].name.ends_with("_moment." + weight.name) && moments[n].shape == weight.shape,
-        "the optimizer has ", printable(moments[n].name), " ", shape_text(moments[n].shape),
-        "; weight ", n % weights.size(), " of the model is ", printable(weight.name), " ",
-        shape_text(weight.shape));
+  std::set<std::string> known;
+  for (const Parameter<T>& weight : weights)
+    for (const char* prefix : {"first_moment.", "second_moment."})
+      known.insert(prefix + weight.name + ' ' + shape_text(weight.shape));
+  for (const Parameter<U>& moment : moments) {
+    const std::string found = moment.name + ' ' + shape_text(moment.shape);
+    check_argument(known.contains(found), "the optimizer has ", printable(found),
+                   "; the model has no such weight");
   }
 }
 
@@ -183,8 +182,11 @@ void save_training(const std::string& folder, const ModelOptions& options,
 ///
 /// All that a run resumes from is in the one file, which appears whole or not at all. So wherever
 /// the program is killed, the folder resumes exactly as it was after this save or after the one
-/// before, never from a mixture. The model beside it may then be that of the save before, and is
-/// itself whole, by the rules of save_language_model(); the next save puts it right.
+/// before, never from a mixture. The model beside it may then be that of the save before. It is
+/// itself whole, by the rules of save_language_model(), and the next save puts it right.
+///
+/// The optimiser may be of some of the weights only: the others are frozen, and saved without
+/// moments.
 /// @throws ArgumentError if the optimiser is not of the model's weights, a configuration cannot say
 ///   the model's options, steps is negative, or a setting or note is not UTF-8; FormatError naming
 ///   the file that cannot be written.
@@ -198,6 +200,7 @@ template <std::floating_point T>
 void save_training(const std::string& folder, const ModelOptions& options,
                    const LanguageModelWeights<T>& weights, const AdamW<T>& optimizer,
                    const TrainingRecord& record) {
+  detail::check_weights(options, weights);
   detail::save_training(folder, options, parameters(options, weights), optimizer, record);
 }
 
@@ -235,8 +238,8 @@ class TrainingCheckpoint {
   /// The record's seed and steps are the caller's to compare and to go on from.
   /// @param settings of this run, to be compared with the record's
   /// @throws FormatError naming the first thing that differs if the checkpoint is of a model of
-  ///   other options, of numbers of another type, or of a run with other settings or another
-  ///   optimiser; ArgumentError if the optimiser is not of the model's weights. Nothing has then
+  ///   other options, of numbers of another type, or of a run with other settings, another
+  ///   optimiser or other weights that train; ArgumentError if the optimiser is not of the model's weights. Nothing has then
   ///   been changed.
   template <std::floating_point T>
   void restore(LanguageModel<T>& model, AdamW<T>& optimizer, const Metadata& settings) const {
@@ -246,6 +249,7 @@ class TrainingCheckpoint {
   template <std::floating_point T>
   void restore(const ModelOptions& options, LanguageModelWeights<T>& weights, AdamW<T>& optimizer,
                const Metadata& settings) const {
+    detail::check_weights(options, weights);
     restore(options, parameters(options, weights), optimizer, settings);
   }
 
@@ -277,18 +281,21 @@ class TrainingCheckpoint {
     check(text("checksum") == checksum.text(), "damaged: its checksum does not match");
   }
 
-  /// That the tensors are the weights and moments of the options, so that whoever makes a model of
-  /// these takes no more memory than the file has numbers for.
+  /// That the tensors are the weights and moments of the options. A model made of these then takes
+  /// no more memory than the file has numbers for.
   void check_tensors() {
     const std::span<const StoredTensor> tensors = file_.tensors();
-    check(static_cast<std::size_t>(options_.layers) <= tensors.size(), tensors.size(),
-          " tensors; too few for the ", options_.layers, " layers of its configuration");
+    check(options_.layers.size() <= tensors.size(), tensors.size(), " tensors; too few for the ",
+          options_.layers.size(), " layers of its configuration");
     LanguageModelWeights<float> empty;  // for the names and shapes
-    empty.layers.resize(static_cast<std::size_t>(options_.layers));
+    empty.layers.resize(options_.layers.size());
     std::set<std::string, std::less<>> names;
     type_ = file_.at("model.embeddings.weight").dtype;
     visit_weights(options_, empty, [&](const std::string& name, const auto&, const auto& extents) {
+      const bool trains = file_.find("first_moment." + name) != nullptr ||
+                          file_.find("second_moment." + name) != nullptr;
       for (const char* prefix : {"", "first_moment.", "second_moment."}) {
+        if (!trains && prefix[0] != '\0') continue;
         const StoredTensor& stored = file_.at(prefix + name);
         check(std::ranges::equal(stored.shape, extents), "tensor '", stored.name, "' has shape ",
               detail::shape_text(stored.shape), "; its configuration makes it ",
@@ -313,6 +320,7 @@ class TrainingCheckpoint {
                    detail::optimizer_settings(optimizer));
     check_settings("setting", record_.settings, settings);
 
+    check_moments(targets);
     check(type_ == stored_type_of<T>(), "its tensors are ", stored_name(type_), "; expected ",
           stored_name(stored_type_of<T>()));
 
@@ -321,6 +329,23 @@ class TrainingCheckpoint {
     for (const Parameter<T>& target : targets)
       file_.at(target.name).template convert_to<T>(target.values);
     optimizer.resume_at(optimizer_steps_);
+  }
+
+  /// That the run trained the weights that the optimiser is of, and no others.
+  template <class T>
+  void check_moments(const std::vector<Parameter<T>>& moments) const {
+    std::set<std::string_view> wanted;
+    for (const Parameter<T>& moment : moments) {
+      check(file_.find(moment.name) != nullptr, "has no ", detail::printable(moment.name),
+            "; this run trains that weight");
+      wanted.insert(moment.name);
+    }
+    for (const StoredTensor& tensor : file_.tensors()) {
+      const bool is_moment =
+          tensor.name.starts_with("first_moment.") || tensor.name.starts_with("second_moment.");
+      check(!is_moment || wanted.contains(tensor.name), "has ", detail::printable(tensor.name),
+            "; this run does not train that weight");
+    }
   }
 
   /// Shows the first line of the two configurations that differs.

@@ -35,7 +35,7 @@ class StateLayout {
 
   /// @throws ArgumentError if a size or option is out of range, or all of it does not fit in memory.
   NHA_COLD StateLayout(const AttentionShape& shape, const AttentionOptions& options,
-                           Index max_rollback)
+                       Index max_rollback)
       : shape_(shape), options_(options), max_rollback_(max_rollback) {
     validate(shape);
     validate(options, shape.kv_heads);

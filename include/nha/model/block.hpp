@@ -9,8 +9,9 @@
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/core/workspace.hpp>
-#include <nha/model/model_options.hpp>
+#include <nha/model/layer_spec.hpp>
 #include <nha/model/native_hybrid_attention.hpp>
+#include <nha/model/rotary_table.hpp>
 #include <nha/model/weights.hpp>
 #include <nha/nn/feed_forward.hpp>
 #include <nha/nn/keep.hpp>
@@ -23,22 +24,24 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// One block of a model. `options` are the model's; its window is the state's matter.
+/// One block of a model. Its windows are the state's matter.
 template <std::floating_point T>
 class DecoderBlock {
  public:
   using Rows = TensorView<T, Dynamic, Dynamic>;
 
+  /// @param intermediate, norm_eps as in ModelOptions
   /// @throws ArgumentError if a weight does not fit the options.
-  DecoderBlock(const ModelOptions& options, DecoderBlockWeights<T> weights)
-      : norm_eps_(options.norm_eps),
+  DecoderBlock(const LayerSpec& layer, Index intermediate, double norm_eps,
+               DecoderBlockWeights<T> weights)
+      : norm_eps_(norm_eps),
         attention_norm_(std::move(weights.attn_norm)),
-        attention_(options.shape, options.layer, std::move(weights.attn)),
+        attention_(layer.shape, layer.options, std::move(weights.attn)),
         feed_forward_norm_(std::move(weights.mlp_norm)),
-        feed_forward_(options.shape.hidden, options.intermediate, std::move(weights.mlp)) {
+        feed_forward_(layer.shape.hidden, intermediate, std::move(weights.mlp)) {
     const detail::CheckWeights check;
-    check("attn_norm.weight", attention_norm_, {options.shape.hidden});
-    check("mlp_norm.weight", feed_forward_norm_, {options.shape.hidden});
+    check("attn_norm.weight", attention_norm_, {layer.shape.hidden});
+    check("mlp_norm.weight", feed_forward_norm_, {layer.shape.hidden});
   }
 
   const NativeHybridAttention<T>& attention() const noexcept { return attention_; }
@@ -85,7 +88,7 @@ class DecoderBlock {
   template <Executor E>
   void run(const Rows& x, const TokenBatch& tokens, const RotaryTable<T>& table,
            LayerState<T>& state, const Activations& a, Workspace& kernel,
-           const typename NativeHybridAttention<T>::Share& slot_share,
+           const typename NativeHybridAttention<T>::PerHead& slot_share,
            const PrefillOptions& algorithm, E&& executor) const {
     const Rows update(a.update, x.extents());
     const Rows attention_normed(a.attention_normed, x.extents());

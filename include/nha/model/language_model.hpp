@@ -11,7 +11,9 @@
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
 #include <nha/model/block.hpp>
+#include <nha/model/layer_state.hpp>
 #include <nha/model/model_options.hpp>
+#include <nha/model/rotary_table.hpp>
 #include <nha/model/state.hpp>
 #include <nha/model/weights.hpp>
 #include <nha/nn/check_rows.hpp>
@@ -40,7 +42,9 @@ struct ForwardOptions {
   std::span<const std::int64_t> cu_seqlens = {};
   /// The residual stream after each block. [layers, B, T, hidden]
   TensorView<T, Dynamic, Dynamic, Dynamic, Dynamic> hidden = {};
-  /// The part of each query head's attention that fell on the slots. [layers, B, T, query heads]
+  /// The part of each query head's attention that fell on the slots. [layers, B, T, query heads].
+  /// There are as many heads as in the layer that has most; in a layer with fewer the rest stays as
+  /// it was.
   TensorView<T, Dynamic, Dynamic, Dynamic, Dynamic> slot_share = {};
   /// The operator's algorithm; the result is the same within rounding.
   PrefillOptions attention = {};
@@ -56,24 +60,25 @@ class LanguageModel {
 
   /// @throws ArgumentError if an option is out of range or a weight has another shape than the
   ///   options ask for.
-  LanguageModel(const ModelOptions& options, LanguageModelWeights<T> weights) : options_(options) {
+  LanguageModel(const ModelOptions& options, LanguageModelWeights<T> weights)
+      : options_(options), rotary_tables_(options.layers) {
     validate(options);
-    check_argument(weights.layers.size() == static_cast<std::size_t>(options.layers),
-                   "the weights are of ", weights.layers.size(), " layers; expected ",
-                   options.layers);
-    nha::visit_weights(options, weights, detail::CheckWeights());
+    detail::check_weights(options, weights);
     nha::visit_weights(options, weights, [&](const std::string&, const auto& weight, const auto&) {
       parameters_ += weight.size();
     });
     embeddings_ = std::move(weights.embeddings);
     blocks_.reserve(weights.layers.size());
-    for (auto& layer : weights.layers) blocks_.emplace_back(options, std::move(layer));
+    for (std::size_t n = 0; n < weights.layers.size(); ++n)
+      blocks_.emplace_back(options.layers[n], options.intermediate, options.norm_eps,
+                           std::move(weights.layers[n]));
     norm_ = std::move(weights.norm);
     head_ = std::move(weights.head);
   }
 
   const ModelOptions& options() const noexcept { return options_; }
   const std::vector<DecoderBlock<T>>& blocks() const noexcept { return blocks_; }
+  const RotaryTables& rotary_tables() const noexcept { return rotary_tables_; }
   /// Number of weights; those of a tied head count once.
   Index parameters() const noexcept { return parameters_; }
 
@@ -107,22 +112,34 @@ class LanguageModel {
     return LanguageModelState<T>(options_, options, memory);
   }
 
-  /// Puts tokens [B, T] (with cu_seqlens [1, T]) into the state and gives the logits of what
-  /// follows each: logits [B, T, vocabulary], or of the last token of each sequence alone
-  /// [sequences, 1, vocabulary] (a sequence without tokens leaves its row as it was), or none where
-  /// left out.
+  /// That a state was made for this model, or one whose layers have the same sizes. No sequence is
+  /// looked at: the layers of a state are in step.
+  /// @throws ArgumentError naming the first layer that differs.
+  void check_state(const LanguageModelState<T>& state) const {
+    check_argument(state.layers() == options_.layer_count(), "the state is of ", state.layers(),
+                   " layers; the model has ", options_.layer_count());
+    for (Index n = 0; n < state.layers(); ++n) {
+      const NativeHybridAttention<T>& layer = block(n).attention();
+      const bool same =
+          state.layer(n).is_of(layer.shape(), layer.options().convolution_kernel_size);
+      check_argument(same, "layer ", n, " of the state is that of a layer of another shape");
+    }
+  }
+
+  /// Puts tokens [B, T], with cu_seqlens [1, T], into the state and gives the logits of what
+  /// follows each. These are [B, T, vocabulary], or [sequences, 1, vocabulary] for what follows the
+  /// last token of each sequence alone. A sequence without tokens then leaves its row as it was.
+  /// Logits that are left out are not computed.
   ///
   /// A text may come in pieces of any length, down to one token: the results are the same within
   /// rounding. Scratch memory grows with B * T; once it is large enough, calls allocate nothing.
   /// A NaN in the weights or from an overflow reaches the logits of its sequence, and stays in the
   /// state until reset.
   ///
-  /// Scratch memory for all layers is reserved before the first runs, so no error leaves the layers
-  /// out of step. One way to run out of memory remains: PrefillAlgorithm::reference allocates; after
-  /// that reset the state.
+  /// Scratch memory is that of the largest layer. It is reserved before the first layer runs, so no
+  /// error leaves the layers out of step.
   /// @throws ArgumentError if a token is not in the vocabulary, a shape does not fit, elements of
-  ///   an output share memory, or the layers of the state have seen unlike numbers of tokens;
-  ///   nothing has then been touched.
+  ///   an output share memory, or the state is that of another model; nothing has then been touched.
   template <Executor E = const Serial>
   void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
                LayerWorkspace& workspace, const ForwardOptions<T>& options = {},
@@ -131,25 +148,35 @@ class LanguageModel {
     check(tokens, batch, state, logits, options);
     if (batch.rows() == 0) return;
 
-    Arena sizes(nullptr);
-    take_activations(sizes, batch);
-    workspace.activations.reserve(sizes.used());
-    std::size_t kernel = 0;
-    for (Index n = 0; n < state.layers(); ++n)
-      kernel = std::max(kernel, attention(n).kernel_bytes(batch, state.layer(n), options.attention,
-                                                          executor.workers()));
-    workspace.kernel.reserve(kernel);
-    Arena cursor(workspace.activations.data());
-    const Activations a = take_activations(cursor, batch);
-
-    const Rows x(a.x, {batch.rows(), options_.shape.hidden});
-    embed(tokens, embeddings_, x);
-    a.table.fill(batch, state.layer(0), options_.layer.rope_theta);
+    std::size_t block_bytes = 0, kernel_bytes = 0;
     for (Index n = 0; n < state.layers(); ++n) {
-      const Share share = options.slot_share.data() == nullptr ? Share() : options.slot_share[n];
-      blocks_[static_cast<std::size_t>(n)].run(x, batch, a.table, state.layer(n), a.block,
-                                               workspace.kernel, share, options.attention,
-                                               executor);
+      Arena sizes(nullptr);
+      block(n).take_activations(sizes, batch.rows());
+      block_bytes = std::max(block_bytes, sizes.used());
+      kernel_bytes =
+          std::max(kernel_bytes, block(n).attention().kernel_bytes(
+                                     batch, state.layer(n), options.attention, executor.workers()));
+    }
+    Arena sizes(nullptr);
+    take_activations(sizes, batch, block_bytes);
+    workspace.activations.reserve(sizes.used());
+    workspace.kernel.reserve(kernel_bytes);
+    Arena cursor(workspace.activations.data());
+    const Activations a = take_activations(cursor, batch, block_bytes);
+
+    const Rows x(a.x, {batch.rows(), options_.hidden()});
+    embed(tokens, embeddings_, x);
+    rotary_tables_.template fill<T>(a.tables, batch, state.layer(0));
+    for (Index n = 0; n < state.layers(); ++n) {
+      const PerHead slot_share = options.slot_share.data() == nullptr
+                                     ? PerHead()
+                                     : options.slot_share[n].template slice<2>(
+                                           0, block(n).attention().shape().query_heads);
+      Arena of_block(a.block);
+      block(n).run(x, batch, rotary_tables_.template of_layer<T>(a.tables, n, batch.rows()),
+                   detail::StateParts::layer(state, n),
+                   block(n).take_activations(of_block, batch.rows()), workspace.kernel, slot_share,
+                   options.attention, executor);
       if (options.hidden.data() != nullptr) copy_rows(x, options.hidden[n]);
     }
     if (logits.data() != nullptr) read_out(x, batch, logits, a, executor);
@@ -157,28 +184,29 @@ class LanguageModel {
 
  private:
   using Rows = TensorView<T, Dynamic, Dynamic>;
-  using Share = TensorView<T, Dynamic, Dynamic, Dynamic>;
+  using PerHead = TensorView<T, Dynamic, Dynamic, Dynamic>;
 
   struct Activations {
     T* x;
-    RotaryTable<T> table;
-    typename DecoderBlock<T>::Activations block;
-    T* normed;  // the rows that the head reads
+    std::byte* tables;
+    std::byte* block;  // of one block after another
+    T* normed;         // the rows that the head reads
     T* logits;
   };
-  Activations take_activations(Arena& cursor, const TokenBatch& batch) const {
-    const LayerShape& shape = options_.shape;
+  Activations take_activations(Arena& cursor, const TokenBatch& batch,
+                               std::size_t block_bytes) const noexcept {
+    const Index hidden = options_.hidden();
     Activations a{};
-    a.x = cursor.take<T>(batch.rows() * shape.hidden);
-    a.table = RotaryTable<T>::take(cursor, shape, batch.rows());
-    a.block = blocks_.front().take_activations(cursor, batch.rows());
-    a.normed = cursor.take<T>(std::max(batch.rows(), batch.sequences()) * shape.hidden);
+    a.x = cursor.take<T>(batch.rows() * hidden);
+    a.tables = rotary_tables_.template take<T>(cursor, batch.rows());
+    a.block = cursor.take<std::byte>(static_cast<Index>(block_bytes));
+    a.normed = cursor.take<T>(std::max(batch.rows(), batch.sequences()) * hidden);
     a.logits = cursor.take<T>(batch.sequences() * options_.vocabulary);
     return a;
   }
 
-  const NativeHybridAttention<T>& attention(Index n) const noexcept {
-    return blocks_[static_cast<std::size_t>(n)].attention();
+  const DecoderBlock<T>& block(Index n) const noexcept {
+    return blocks_[static_cast<std::size_t>(n)];
   }
 
   static bool is_last_only(const Logits& logits, const TokenBatch& batch) noexcept {
@@ -187,9 +215,7 @@ class LanguageModel {
 
   void check(const Tokens& tokens, const TokenBatch& batch, const LanguageModelState<T>& state,
              const Logits& logits, const ForwardOptions<T>& options) const {
-    check_argument(state.layers() == options_.layers, "the state is of ", state.layers(),
-                   " layers; the model has ", options_.layers);
-    for (Index n = 0; n < state.layers(); ++n) check_layer(state, n);
+    check_state(state);
     validate(batch, state.batch());
     detail::check_vocabulary(tokens, options_.vocabulary);
     check_argument(logits.data() == nullptr ||
@@ -203,29 +229,19 @@ class LanguageModel {
       detail::check_rows("logits", logits[0]);
       detail::check_distinct("logits", logits);
     }
-    check_per_layer("hidden", options.hidden, batch, options_.shape.hidden);
-    check_per_layer("slot_share", options.slot_share, batch, options_.shape.query_heads);
+    check_per_layer("hidden", options.hidden, batch, options_.hidden());
+    check_per_layer("slot_share", options.slot_share, batch, options_.most_query_heads());
     check_argument(options.attention.chunk >= 0, "chunk is ", options.attention.chunk,
                    "; expected 0 or more");
-  }
-  void check_layer(const LanguageModelState<T>& state, Index n) const {
-    const LayerState<T>& layer = state.layer(n);
-    attention(n).check_state(layer);
-    check_argument(layer.batch() == state.batch(), "layer ", n, " of the state holds ",
-                   layer.batch(), " sequences; layer 0 holds ", state.batch());
-    for (Index s = 0; s < state.batch(); ++s)
-      check_argument(layer.tokens_seen(s) == state.tokens_seen(s), "layer ", n,
-                     " of the state has seen ", layer.tokens_seen(s), " tokens of sequence ", s,
-                     "; layer 0 has seen ", state.tokens_seen(s));
   }
   template <class View>
   void check_per_layer(const char* name, const View& view, const TokenBatch& batch,
                        Index last) const {
     check_argument(view.data() == nullptr ||
-                       (view.extent(0) == options_.layers && view.extent(1) == batch.batch &&
+                       (view.extent(0) == options_.layer_count() && view.extent(1) == batch.batch &&
                         view.extent(2) == batch.tokens && view.extent(3) == last),
                    name, " is [", view.extent(0), ", ", view.extent(1), ", ", view.extent(2), ", ",
-                   view.extent(3), "]; expected [", options_.layers, ", ", batch.batch, ", ",
+                   view.extent(3), "]; expected [", options_.layer_count(), ", ", batch.batch, ", ",
                    batch.tokens, ", ", last, "]");
     if (view.data() != nullptr) detail::check_distinct(name, view);
   }
@@ -268,6 +284,7 @@ class LanguageModel {
   std::vector<DecoderBlock<T>> blocks_;
   Tensor<T, 1> norm_;
   Tensor<T, 2> head_;
+  RotaryTables rotary_tables_;
   Index parameters_ = 0;
 };
 

@@ -2,8 +2,8 @@
 // What a Native Hybrid Attention layer is: its shape, its options, and the published presets.
 //
 // The options are independent of each other; a preset is a function that fills them in. A layout
-// that comes later (the hybridized Llama and Qwen ones, Liger) is one more such function and, where
-// it computes something new, one more option.
+// that comes later is one more such function. Where it computes something new, there is one more
+// option.
 #pragma once
 
 #include <nha/attention/validate.hpp>
@@ -12,18 +12,11 @@
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
 #include <nha/core/options.hpp>
+#include <nha/nn/options.hpp>
 
 #include <cmath>
 
-NHA_NAMESPACE_BEGIN
-
-/// What is done to queries and keys before they meet the slots. The window sees them without it.
-enum class FeatureMap {
-  identity,
-  swish,  ///< silu of each channel
-  relu,
-  t2r,  ///< relu(W x) with a learnt W [Dk, Dk], the same for queries and keys of all heads
-};
+NHA_ISA_NAMESPACE_BEGIN
 
 /// What is done to values.
 enum class ValueActivation { none, silu };
@@ -48,13 +41,6 @@ struct LayerShape {
   NHA_INLINE friend bool operator==(const LayerShape&, const LayerShape&) = default;
 };
 
-/// Most taps of a short convolution.
-inline constexpr Index kMostKernelSize = 64;
-
-NHA_NAMESPACE_END
-
-NHA_ISA_NAMESPACE_BEGIN
-
 /// Options of a layer. Those of the operator (window, slot_delay, scale, empty_slots) may be chosen
 /// anew for each state; the others belong to the weights.
 struct LayerOptions {
@@ -69,24 +55,24 @@ struct LayerOptions {
   double rope_theta = 10000;
   /// Added to the mean square in the output norm.
   double output_norm_eps = 1e-5;
-  /// Taps of a causal depthwise convolution, followed by silu, over q, k and v; 0 for none.
+  /// Of a causal depthwise convolution, followed by silu, over q, k and v; 0: there is none.
   Index convolution_kernel_size = 0;
   bool convolution_bias = false;
 
   NHA_INLINE friend bool operator==(const LayerOptions&, const LayerOptions&) = default;
 };
 
-/// The from-scratch layer behind the paper's tables: raw queries and keys into the slots, logits
-/// scaled by Dk^-1/2, a token enters the slots when it leaves the window.
+/// The from-scratch layer behind the paper's tables. Queries and keys meet the slots raw, logits
+/// are scaled by Dk^-1/2. A token enters the slots when it leaves the window.
 inline LayerOptions nha_v1(Index window = 64) {
   LayerOptions options;
   options.attention.window = window;
   return options;
 }
 
-/// The newest published from-scratch layer: swish on the slots' queries and keys, scale 1, and a
-/// token enters the slots at once. `window` counts the current token: the published configurations
-/// name one less.
+/// The newest published from-scratch layer. Queries and keys of the slots go through swish, the
+/// scale is 1, and a token enters the slots at once. `window` counts the current token; the
+/// published configurations name one less.
 inline LayerOptions nha_v2(Index window = 64) {
   LayerOptions options;
   options.attention.window = window;
@@ -120,16 +106,6 @@ inline void validate(const LayerShape& shape) {
                  shape.kv_heads, " key/value heads");
 }
 
-namespace detail {
-
-/// That windows come with keys that can be rotated.
-inline void check_rotary(const AttentionOptions& options, Index key_dim) {
-  check_argument(!has_window(options) || key_dim % 2 == 0, "key_dim is ", key_dim,
-                 "; the rotary embedding of the window needs an even number");
-}
-
-}  // namespace detail
-
 /// @throws ArgumentError naming the first option that is out of range for the shape.
 inline void validate(const LayerOptions& options, const LayerShape& shape) {
   validate(options.attention, shape.kv_heads);
@@ -145,7 +121,8 @@ inline void validate(const LayerOptions& options, const LayerShape& shape) {
       options.convolution_kernel_size >= 0 && options.convolution_kernel_size <= kMostKernelSize,
       "convolution_kernel_size is ", options.convolution_kernel_size, "; expected 0 to ",
       kMostKernelSize);
-  detail::check_rotary(options.attention, shape.key_dim);
+  check_argument(!has_window(options.attention) || shape.key_dim % 2 == 0, "key_dim is ",
+                 shape.key_dim, "; the rotary embedding of the window needs an even number");
 }
 
 NHA_ISA_NAMESPACE_END

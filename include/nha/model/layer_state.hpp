@@ -21,7 +21,13 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
+namespace detail {
+struct StateParts;
+}
+
 /// State of a layer for a batch of sequences. Copies, moves, compares, forks, rolls back.
+///
+/// Its parts can be looked at, but not changed one by one: they have always seen the same tokens.
 template <std::floating_point T>
 class LayerState {
  public:
@@ -44,10 +50,8 @@ class LayerState {
   }
 
   /// Slots and windows.
-  AttentionState<T>& attention() noexcept { return attention_; }
   const AttentionState<T>& attention() const noexcept { return attention_; }
   /// Inputs of the convolutions over q, k and v, in that order; empty where the layer has none.
-  std::vector<ConvolutionState<T>>& convolutions() noexcept { return convolutions_; }
   const std::vector<ConvolutionState<T>>& convolutions() const noexcept { return convolutions_; }
 
   /// An empty state of one sequence of the same layer, that sequences can be forked from and to.
@@ -64,6 +68,15 @@ class LayerState {
   /// Whether two states would treat every future token alike, to the bit.
   friend bool operator==(const LayerState& a, const LayerState& b) {
     return a.attention_ == b.attention_ && a.convolutions_ == b.convolutions_;
+  }
+
+  /// Whether this is the state of a layer of these sizes and with such a convolution, whatever its
+  /// windows are. The rest was checked when the state was made.
+  bool is_of(const LayerShape& shape, Index convolution_kernel_size) const noexcept {
+    if (attention_.shape() != attention_shape(shape, batch())) return false;
+    if (convolutions_.empty()) return convolution_kernel_size == 0;
+    return convolutions_.front().kept() + 1 == convolution_kernel_size &&
+           convolutions_.front().channels() == convolution_channels(shape).front();
   }
 
   bool has_convolutions() const noexcept { return !convolutions_.empty(); }
@@ -116,6 +129,8 @@ class LayerState {
   }
 
  private:
+  friend detail::StateParts;
+
   static AttentionShape checked_shape(const LayerShape& shape, const LayerOptions& options,
                                       Index batch) {
     validate(shape);
@@ -127,5 +142,27 @@ class LayerState {
   AttentionState<T> attention_;
   std::vector<ConvolutionState<T>> convolutions_;
 };
+
+namespace detail {
+
+/// The one way to the parts of a state that can be changed. It is for the code that moves all parts
+/// on together: layers, models and the archive.
+struct StateParts {
+  template <class T>
+  static AttentionState<T>& attention(LayerState<T>& state) noexcept {
+    return state.attention_;
+  }
+  template <class T>
+  static std::vector<ConvolutionState<T>>& convolutions(LayerState<T>& state) noexcept {
+    return state.convolutions_;
+  }
+  /// @param state a LanguageModelState
+  template <class State>
+  static auto& layer(State& state, Index n) noexcept {
+    return state.layers_[static_cast<std::size_t>(n)];
+  }
+};
+
+}  // namespace detail
 
 NHA_ISA_NAMESPACE_END

@@ -21,6 +21,7 @@
 #include <nha/core/workspace.hpp>
 #include <nha/model/layer_options.hpp>
 #include <nha/model/layer_state.hpp>
+#include <nha/model/rotary_table.hpp>
 #include <nha/model/weights.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
@@ -48,31 +49,6 @@ struct LayerWorkspace {
   Workspace kernel;
 };
 
-/// Cosines and sines of the positions of a batch of tokens, [rows, key_dim / 2] each: the same for
-/// every layer of a model.
-template <std::floating_point T>
-struct RotaryTable {
-  TensorView<T, Dynamic, Dynamic> cosine, sine;
-  double* frequencies;  // [key_dim / 2]
-
-  static RotaryTable take(Arena& cursor, const LayerShape& shape, Index rows) {
-    const Index half = shape.key_dim / 2;
-    T* cosine = cursor.take<T>(rows * half);
-    T* sine = cursor.take<T>(rows * half);
-    return {{cosine, {rows, half}}, {sine, {rows, half}}, cursor.take<double>(half)};
-  }
-  /// Fills in the positions that follow what the sequences of the state have seen.
-  void fill(const TokenBatch& tokens, const LayerState<T>& state, double theta) const {
-    const Index half = cosine.extent(1);
-    rotary_frequencies(theta, 2 * half, frequencies);
-    for (Index n = 0; n < tokens.sequences(); ++n)
-      for (Index i = 0; i < tokens.count(n); ++i) {
-        const Index row = tokens.first_row(n) + i;
-        rotary_row(state.tokens_seen(n) + i, frequencies, half, &cosine(row, 0), &sine(row, 0));
-      }
-  }
-};
-
 /// A layer: weights, which change only through weights(), used with any number of states. Const
 /// calls from several threads are safe as long as each has its own state and workspace and nobody
 /// changes the weights.
@@ -81,7 +57,7 @@ class NativeHybridAttention {
  public:
   using Rows = TensorView<T, Dynamic, Dynamic>;
   using ConstRows = TensorView<const T, Dynamic, Dynamic>;
-  using Share = TensorView<T, Dynamic, Dynamic, Dynamic>;
+  using PerHead = TensorView<T, Dynamic, Dynamic, Dynamic>;
 
   /// @throws ArgumentError if an option is out of range or a weight has another shape than the
   ///   options ask for.
@@ -115,10 +91,10 @@ class NativeHybridAttention {
   ///   touched.
   template <Executor E = const Serial>
   void forward(ConstRows x, const TokenBatch& tokens, LayerState<T>& state, Rows y,
-               LayerWorkspace& workspace, Share slot_share = {}, E&& executor = Serial{}) const {
+               LayerWorkspace& workspace, PerHead slot_share = {}, E&& executor = Serial{}) const {
     check(x, tokens, state, y, slot_share);
     const auto sections = [&](Arena& cursor) {
-      const auto table = RotaryTable<T>::take(cursor, shape_, tokens.rows());
+      const auto table = RotaryTable<T>::take(cursor, shape_.key_dim, tokens.rows());
       return std::pair(table, take_activations(cursor, tokens.rows()));
     };
     Arena sizes(nullptr);
@@ -133,7 +109,7 @@ class NativeHybridAttention {
 
   /// @throws ArgumentError as forward() does.
   void check(const ConstRows& x, const TokenBatch& tokens, const LayerState<T>& state,
-             const Rows& y, const Share& slot_share) const {
+             const Rows& y, const PerHead& slot_share) const {
     check_state(state);
     validate(tokens, state.batch());
     const auto check_view = [&](const char* name, const ConstRows& view) {
@@ -151,32 +127,17 @@ class NativeHybridAttention {
                    shape_.query_heads, "]");
     if (slot_share.data() != nullptr) detail::check_distinct("slot_share", slot_share);
   }
-  /// @throws ArgumentError if the state is not one of a layer of this shape, or its parts do not
-  ///   belong together.
+  /// @throws ArgumentError if the state is not one of a layer of this shape.
   void check_state(const LayerState<T>& state) const {
-    const auto& convolutions = state.convolutions();
-    const auto channels = LayerState<T>::convolution_channels(shape_);
-    const std::size_t count = options_.convolution_kernel_size == 0 ? 0 : channels.size();
-    bool same = state.attention().shape() == attention_shape(shape_, state.batch()) &&
-                convolutions.size() == count;
-    for (std::size_t i = 0; i < count && same; ++i)
-      same = convolutions[i].kept() + 1 == options_.convolution_kernel_size &&
-             convolutions[i].channels() == channels[i] && convolutions[i].batch() == state.batch();
-    check_argument(same, "the state is that of a layer of another shape");
-    detail::check_rotary(state.attention().options(), shape_.key_dim);
-    for (const auto& convolution : convolutions)
-      for (Index n = 0; n < state.batch(); ++n)
-        check_argument(convolution.tokens_seen(n) == state.tokens_seen(n),
-                       "a convolution has seen ", convolution.tokens_seen(n),
-                       " tokens of sequence ", n, "; slots and window have seen ",
-                       state.tokens_seen(n));
+    check_argument(state.is_of(shape_, options_.convolution_kernel_size),
+                   "the state is that of a layer of another shape");
   }
 
   // What follows is for models, which share one table and one set of scratch memory between their
   // layers. Nothing is checked.
 
-  /// Results of one call, step by step. Where nothing is to be kept, the steps of a line share
-  /// memory, each overwriting the one before it, and what only backward reads is null.
+  /// Results of one call, step by step. Where nothing is kept, the steps of a line share memory:
+  /// each overwrites the one before it. What only backward reads is then null.
   struct Activations {
     T *q_input, *k_input, *v_input;  // of the short convolutions; one for all where nothing is kept
     T *q, *k, *v, *gate_logits;      // projected, and convolved
@@ -227,8 +188,7 @@ class NativeHybridAttention {
     return a;
   }
 
-  /// Bytes of kernel workspace that run() needs; reserved before it, nothing in it throws (but that
-  /// PrefillAlgorithm::reference allocates).
+  /// Bytes of kernel workspace that run() needs; reserved before it, nothing in it throws.
   std::size_t kernel_bytes(const TokenBatch& tokens, const LayerState<T>& state,
                            const PrefillOptions& algorithm, Index workers) const {
     return prefill_workspace_bytes(state.attention(), shape_.query_heads, tokens.longest(),
@@ -238,7 +198,7 @@ class NativeHybridAttention {
   template <Executor E>
   void run(const ConstRows& x, const TokenBatch& tokens, const RotaryTable<T>& table,
            LayerState<T>& state, const Rows& y, const Activations& a, Workspace& kernel,
-           const Share& slot_share, const PrefillOptions& algorithm, E&& executor) const {
+           const PerHead& slot_share, const PrefillOptions& algorithm, E&& executor) const {
     project(x, tokens, state, a, executor);
     if (options_.value_activation == ValueActivation::silu) {
       const Index count = tokens.rows() * shape_.kv_heads * shape_.value_dim;
@@ -249,9 +209,9 @@ class NativeHybridAttention {
     if (shape_.slots > 0) prepare_slots(x, tokens, a, executor);
     AttentionOutputs<T> outputs{.o = heads(a.o, tokens, shape_.query_heads, shape_.value_dim),
                                 .slot_share = slot_share};
-    if (a.lse != nullptr) outputs.lse = per_query(a.lse, tokens);
-    prefill(operator_inputs(tokens, state.attention().options(), a), state.attention(), outputs,
-            kernel, algorithm, executor);
+    if (a.lse != nullptr) outputs.lse = per_head(a.lse, tokens);
+    prefill(operator_inputs(tokens, state.attention().options(), a),
+            detail::StateParts::attention(state), outputs, kernel, algorithm, executor);
 
     const Index channels = shape_.query_heads * shape_.value_dim;
     const auto rows = [&](T* data) { return Rows(data, {tokens.rows(), channels}); };
@@ -289,8 +249,8 @@ class NativeHybridAttention {
         data, {tokens.batch, tokens.tokens, heads, dim});
   }
   /// One number for each query.
-  Share per_query(T* data, const TokenBatch& tokens) const {
-    return Share(data, {tokens.batch, tokens.tokens, shape_.query_heads});
+  PerHead per_head(T* data, const TokenBatch& tokens) const {
+    return PerHead(data, {tokens.batch, tokens.tokens, shape_.query_heads});
   }
 
  private:
@@ -303,7 +263,7 @@ class NativeHybridAttention {
   template <Executor E>
   void project(const ConstRows& x, const TokenBatch& tokens, LayerState<T>& state,
                const Activations& a, E&& executor) const {
-    const auto one = [&](std::size_t which, const Tensor<T, 2>& weight, const Tensor<T, 3>& taps,
+    const auto one = [&](std::size_t which, const Tensor<T, 2>& weight, const Tensor<T, 3>& kernel,
                          const Tensor<T, 1>& bias, T* input, T* out) {
       const Rows to(out, {tokens.rows(), weight.extent(0)});
       if (options_.convolution_kernel_size == 0) {
@@ -312,8 +272,9 @@ class NativeHybridAttention {
       }
       const Rows convolved(input, to.extents());
       linear(x, weight, convolved, executor);
-      short_convolution(convolved, tokens, ConstRows(taps.data(), {taps.extent(0), taps.extent(2)}),
-                        bias, state.convolutions()[which], to);
+      short_convolution(convolved, tokens,
+                        ConstRows(kernel.data(), {kernel.extent(0), kernel.extent(2)}), bias,
+                        detail::StateParts::convolutions(state)[which], to);
     };
     one(0, weights_.q_proj, weights_.q_conv1d, weights_.q_conv_bias, a.q_input, a.q);
     one(1, weights_.k_proj, weights_.k_conv1d, weights_.k_conv_bias, a.k_input, a.k);
@@ -323,8 +284,8 @@ class NativeHybridAttention {
   /// The window's queries and keys: rotated copies.
   void rotate(const TokenBatch& tokens, const RotaryTable<T>& table, const Activations& a) const {
     const auto one = [&](const T* from, T* to, Index heads) {
-      const typename Share::Sizes sizes{tokens.rows(), heads, shape_.key_dim};
-      rotate_half({from, sizes}, table.cosine, table.sine, Share(to, sizes));
+      const typename PerHead::Sizes sizes{tokens.rows(), heads, shape_.key_dim};
+      rotate_half({from, sizes}, table.cosine, table.sine, PerHead(to, sizes));
     };
     one(a.q, a.q_window, shape_.query_heads);
     one(a.k, a.k_window, shape_.kv_heads);

@@ -18,6 +18,7 @@
 #include <nha/model/layer_options.hpp>
 #include <nha/model/layer_state.hpp>
 #include <nha/model/native_hybrid_attention.hpp>
+#include <nha/model/rotary_table.hpp>
 #include <nha/model/weights.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/feature_map.hpp>
@@ -32,7 +33,6 @@
 #include <algorithm>
 #include <concepts>
 #include <cstddef>
-#include <type_traits>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -44,16 +44,16 @@ class NativeHybridAttentionBackward {
   using Layer = NativeHybridAttention<T>;
   using Rows = typename Layer::Rows;
   using ConstRows = typename Layer::ConstRows;
-  using PerQuery = typename Layer::Share;
+  using PerHead = typename Layer::PerHead;
 
   explicit NativeHybridAttentionBackward(const Layer& layer) noexcept
       : layer_(layer), shape_(layer.shape()), options_(layer.options()) {}
 
   /// Derivatives of the loss with respect to what the call has computed.
   struct Cotangents {
-    ConstRows y;               ///< [rows, hidden]
-    PerQuery lse = {};         ///< optional [batch, tokens, query heads]
-    PerQuery slot_share = {};  ///< optional [batch, tokens, query heads]
+    ConstRows y;              ///< [rows, hidden]
+    PerHead lse = {};         ///< optional [batch, tokens, query heads]
+    PerHead slot_share = {};  ///< optional [batch, tokens, query heads]
   };
 
   /// Scratch memory of one call; layers of one model can share it.
@@ -88,7 +88,8 @@ class NativeHybridAttentionBackward {
                                     {}, workers);
   }
 
-  /// Gradients of a call y = layer(x): dx [rows, hidden] is written, `gradients` are added to.
+  /// Gradients of a call y = layer(x): dx [rows, hidden] is written, `gradients` are added to. An
+  /// empty dx or gradient is not wanted, and nothing is computed that only it would need.
   /// @param x what the call was given
   /// @param state_before what it began from
   /// @param a what it has kept
@@ -97,99 +98,129 @@ class NativeHybridAttentionBackward {
            const LayerState<T>& state_before, const typename Layer::Activations& a,
            const Cotangents& cotangents, const Rows& dx, AttentionWeights<T>& gradients,
            const Scratch& s, Workspace& kernel, E&& executor) const {
-    read_out(tokens, a, cotangents.y, gradients, s, executor);
-    attend(tokens, state_before.attention(), a, cotangents, s, kernel, executor);
+    const Wanted wanted(shape_, !dx.empty(), gradients);
+    read_out(tokens, a, cotangents.y, wanted, gradients, s, executor);
+    if (!wanted.operator_inputs()) return;
+    attend(tokens, state_before.attention(), a, cotangents, wanted, s, kernel, executor);
     // The gradients of q and k are sums over what the slots and the window made of them.
     if (shape_.slots > 0) {
-      map(a.q, s.q, tokens.rows() * shape_.query_heads, gradients, s, executor);
-      map(a.k, s.k, tokens.rows() * shape_.kv_heads, gradients, s, executor);
+      const Index q_rows = tokens.rows() * shape_.query_heads;
+      const Index k_rows = tokens.rows() * shape_.kv_heads;
+      if (wanted.q_heads()) map(a.q, s.q, q_rows, wanted.q, gradients, s, executor);
+      if (wanted.k_heads()) map(a.k, s.k, k_rows, wanted.k, gradients, s, executor);
     }
     if (has_window(state_before.attention().options())) {
-      turn_back(s.q_window, s.q, tokens.rows(), shape_.query_heads, table, s);
-      turn_back(s.k_window, s.k, tokens.rows(), shape_.kv_heads, table, s);
+      if (wanted.q) turn_back(s.q_window, s.q, tokens.rows(), shape_.query_heads, table, s);
+      if (wanted.k) turn_back(s.k_window, s.k, tokens.rows(), shape_.kv_heads, table, s);
     }
-    if (options_.value_activation == ValueActivation::silu)
+    if (wanted.v && options_.value_activation == ValueActivation::silu)
       silu_backward(a.v, s.v, s.v, tokens.rows() * shape_.kv_heads * shape_.value_dim);
 
     const AttentionWeights<T>& weights = layer_.weights();
-    project(x, tokens, {weights.q_proj, weights.q_conv1d, weights.q_conv_bias},
-            {gradients.q_proj, gradients.q_conv1d, gradients.q_conv_bias}, a.q_input, s.q, s, dx,
-            InputGradient::written, executor);
-    project(x, tokens, {weights.k_proj, weights.k_conv1d, weights.k_conv_bias},
-            {gradients.k_proj, gradients.k_conv1d, gradients.k_conv_bias}, a.k_input, s.k, s, dx,
-            InputGradient::added, executor);
-    project(x, tokens, {weights.v_proj, weights.v_conv1d, weights.v_conv_bias},
-            {gradients.v_proj, gradients.v_conv1d, gradients.v_conv_bias}, a.v_input, s.v, s, dx,
-            InputGradient::added, executor);
-    if (shape_.slots > 0) gate(x, tokens.rows(), a, gradients, s, dx, executor);
+    if (wanted.q)
+      project(x, tokens, {weights.q_proj, weights.q_conv1d, weights.q_conv_bias},
+              {gradients.q_proj, gradients.q_conv1d, gradients.q_conv_bias}, a.q_input, s.q, s, dx,
+              InputGradient::written, executor);
+    if (wanted.k)
+      project(x, tokens, {weights.k_proj, weights.k_conv1d, weights.k_conv_bias},
+              {gradients.k_proj, gradients.k_conv1d, gradients.k_conv_bias}, a.k_input, s.k, s, dx,
+              InputGradient::added, executor);
+    if (wanted.v)
+      project(x, tokens, {weights.v_proj, weights.v_conv1d, weights.v_conv_bias},
+              {gradients.v_proj, gradients.v_conv1d, gradients.v_conv_bias}, a.v_input, s.v, s, dx,
+              InputGradient::added, executor);
+    if (wanted.gate) gate(x, tokens.rows(), a, gradients, s, dx, executor);
   }
 
  private:
+  /// For which of its inputs the operator's gradients are wanted. The gradient of x needs all of
+  /// them; those of a projection and its convolution need one.
+  struct Wanted {
+    Wanted(const LayerShape& shape, bool dx, const AttentionWeights<T>& g) noexcept
+        : q(dx || detail::any_present(g.q_proj, g.q_conv1d, g.q_conv_bias)),
+          k(dx || detail::any_present(g.k_proj, g.k_conv1d, g.k_conv_bias)),
+          v(dx || detail::any_present(g.v_proj, g.v_conv1d, g.v_conv_bias)),
+          gate(shape.slots > 0 && (dx || detail::any_present(g.f_proj, g.f_proj_bias))),
+          feature_map(shape.slots > 0 && detail::any_present(g.feature_map)) {}
+
+    bool q_heads() const noexcept { return q || feature_map; }
+    bool k_heads() const noexcept { return k || feature_map; }
+    bool operator_inputs() const noexcept { return q_heads() || k_heads() || v || gate; }
+
+    bool q, k, v, gate;
+    bool feature_map;
+  };
+
   Rows rows_of(T* data, Index rows, Index channels) const { return Rows(data, {rows, channels}); }
 
   /// The output projection, and norm and silu before it.
   template <Executor E>
   void read_out(const TokenBatch& tokens, const typename Layer::Activations& a, const ConstRows& dy,
-                AttentionWeights<T>& gradients, const Scratch& s, E&& executor) const {
+                const Wanted& wanted, AttentionWeights<T>& gradients, const Scratch& s,
+                E&& executor) const {
     const typename Rows::Sizes sizes{tokens.rows(), shape_.query_heads * shape_.value_dim};
     const Rows d_o(s.o, sizes);
-    linear_backward(ConstRows(a.o_normed, sizes), layer_.weights().o_proj, dy, d_o,
-                    gradients.o_proj.view(), executor);
-    if (options_.output != OutputForm::silu_norm) return;
+    const bool below = wanted.operator_inputs();
+    const bool needs_d_o = below || detail::any_present(gradients.g_norm);
+    linear_backward(ConstRows(a.o_normed, sizes), layer_.weights().o_proj, dy,
+                    needs_d_o ? d_o : Rows(), gradients.o_proj.view(), executor);
+    if (options_.output != OutputForm::silu_norm || !needs_d_o) return;
     rms_norm_backward(ConstRows(a.o_active, sizes), layer_.weights().g_norm,
-                      options_.output_norm_eps, d_o, d_o, gradients.g_norm.view());
-    silu_backward(a.o, s.o, s.o, d_o.size());
+                      options_.output_norm_eps, d_o, below ? d_o : Rows(), gradients.g_norm.view());
+    if (below) silu_backward(a.o, s.o, s.o, d_o.size());
   }
 
   /// The operator.
   template <Executor E>
   void attend(const TokenBatch& tokens, const AttentionState<T>& state_before,
-              const typename Layer::Activations& a, const Cotangents& cotangents, const Scratch& s,
-              Workspace& kernel, E&& executor) const {
+              const typename Layer::Activations& a, const Cotangents& cotangents,
+              const Wanted& wanted, const Scratch& s, Workspace& kernel, E&& executor) const {
     const auto heads = [&](T* data, Index count, Index dim) {
       return Layer::heads(data, tokens, count, dim);
     };
-    AttentionGradients<T> gradients{.v = heads(s.v, shape_.kv_heads, shape_.value_dim)};
+    AttentionGradients<T> gradients;
     if (has_window(state_before.options())) {
-      gradients.q_window = heads(s.q_window, shape_.query_heads, shape_.key_dim);
-      gradients.k_window = heads(s.k_window, shape_.kv_heads, shape_.key_dim);
+      if (wanted.q) gradients.q_window = heads(s.q_window, shape_.query_heads, shape_.key_dim);
+      if (wanted.k) gradients.k_window = heads(s.k_window, shape_.kv_heads, shape_.key_dim);
     }
     // Without slots these are zeros, which the window's are then added to.
-    gradients.q_slot = heads(s.q, shape_.query_heads, shape_.key_dim);
-    gradients.k_slot = heads(s.k, shape_.kv_heads, shape_.key_dim);
-    if (shape_.slots > 0) gradients.log_gate = heads(s.gate, shape_.kv_heads, shape_.slots);
+    if (wanted.q_heads()) gradients.q_slot = heads(s.q, shape_.query_heads, shape_.key_dim);
+    if (wanted.k_heads()) gradients.k_slot = heads(s.k, shape_.kv_heads, shape_.key_dim);
+    if (wanted.v) gradients.v = heads(s.v, shape_.kv_heads, shape_.value_dim);
+    if (wanted.gate) gradients.log_gate = heads(s.gate, shape_.kv_heads, shape_.slots);
     backward(layer_.operator_inputs(tokens, state_before.options(), a), state_before,
              {.o = heads(a.o, shape_.query_heads, shape_.value_dim),
-              .lse = layer_.per_query(a.lse, tokens),
-              .slot_share = layer_.per_query(a.slot_share, tokens)},
+              .lse = layer_.per_head(a.lse, tokens),
+              .slot_share = layer_.per_head(a.slot_share, tokens)},
              {.o = heads(s.o, shape_.query_heads, shape_.value_dim),
               .lse = cotangents.lse,
               .slot_share = cotangents.slot_share},
              gradients, kernel, {}, executor);
   }
 
-  /// The feature map of the slots' queries or keys, in place.
+  /// Back through the feature map of the slots' queries or keys: to the heads before it, in place,
+  /// where these are wanted, and to its weight.
   template <Executor E>
-  void map(const T* raw, T* gradient, Index rows, AttentionWeights<T>& gradients, const Scratch& s,
-           E&& executor) const {
+  void map(const T* raw, T* gradient, Index rows, bool heads_wanted, AttentionWeights<T>& gradients,
+           const Scratch& s, E&& executor) const {
     const Rows d_heads = rows_of(gradient, rows, shape_.key_dim);
     feature_map_backward(options_.feature_map, ConstRows(raw, d_heads.extents()),
-                         layer_.weights().feature_map, d_heads, d_heads,
+                         layer_.weights().feature_map, d_heads, heads_wanted ? d_heads : Rows(),
                          gradients.feature_map.view(), s.part, executor);
   }
 
   /// Adds what the window's rotated queries or keys give to the gradient of those before rotation.
   void turn_back(const T* rotated, T* gradient, Index rows, Index heads,
                  const RotaryTable<T>& table, const Scratch& s) const {
-    const typename PerQuery::Sizes sizes{rows, heads, shape_.key_dim};
-    rotate_half_backward({rotated, sizes}, table.cosine, table.sine, PerQuery(s.other, sizes));
+    const typename PerHead::Sizes sizes{rows, heads, shape_.key_dim};
+    rotate_half_backward({rotated, sizes}, table.cosine, table.sine, PerHead(s.other, sizes));
     for (Index i = 0; i < rows * heads * shape_.key_dim; ++i) gradient[i] += s.other[i];
   }
 
-  template <class Matrix, class Taps, class Bias>
+  template <class Matrix, class Kernel, class Bias>
   struct Projection {
     Matrix& weight;
-    Taps& taps;
+    Kernel& kernel;  // of the convolution
     Bias& bias;
   };
   using ConstProjection = Projection<const Tensor<T, 2>, const Tensor<T, 3>, const Tensor<T, 1>>;
@@ -206,15 +237,18 @@ class NativeHybridAttentionBackward {
       linear_backward(x, weights.weight, d_projected, dx, gradients.weight.view(), executor, how);
       return;
     }
-    const auto taps = [&](auto* data) {
-      return TensorView<std::remove_pointer_t<decltype(data)>, Dynamic, Dynamic>(
-          data, {channels, options_.convolution_kernel_size});
-    };
-    const Rows d_input = rows_of(s.other, tokens.rows(), channels);
+    const Index kernel_size = options_.convolution_kernel_size;
+    const bool below = !dx.empty() || detail::any_present(gradients.weight);
+    const Rows d_input = below ? rows_of(s.other, tokens.rows(), channels) : Rows();
     short_convolution_backward(rows_of(input, tokens.rows(), channels), tokens,
-                               taps(weights.taps.data()), weights.bias, d_projected, d_input,
-                               taps(gradients.taps.data()), gradients.bias.view());
-    linear_backward(x, weights.weight, d_input, dx, gradients.weight.view(), executor, how);
+                               ConstRows(weights.kernel.data(), {channels, kernel_size}),
+                               weights.bias, d_projected, d_input,
+                               detail::any_present(gradients.kernel)
+                                   ? Rows(gradients.kernel.data(), {channels, kernel_size})
+                                   : Rows(),
+                               gradients.bias.view());
+    if (below)
+      linear_backward(x, weights.weight, d_input, dx, gradients.weight.view(), executor, how);
   }
 
   /// The gates and their projection.
@@ -224,7 +258,7 @@ class NativeHybridAttentionBackward {
     const Index gates = shape_.kv_heads * shape_.slots;
     const Rows d_logits = rows_of(s.gate, rows, gates);
     log_gates_backward(a.gate_logits, s.gate, s.gate, d_logits.size(), options_.gate_divisor);
-    if (options_.gate_bias)
+    if (detail::any_present(gradients.f_proj_bias))
       for (Index r = 0; r < rows; ++r)
         for (Index g = 0; g < gates; ++g) gradients.f_proj_bias(g) += d_logits(r, g);
     linear_backward(x, layer_.weights().f_proj, d_logits, dx, gradients.f_proj.view(), executor,

@@ -7,6 +7,7 @@
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
+#include <nha/model/layer_spec.hpp>
 #include <nha/model/layer_state.hpp>
 #include <nha/model/model_options.hpp>
 
@@ -18,8 +19,9 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The states of all layers, always moved together. Copy it to continue a text in two ways; its
-/// size does not depend on how long the text is.
+/// The states of all layers. They always move together: a layer can be looked at, but not changed
+/// alone. Copy the state to continue a text in two ways. Its size does not depend on how long the
+/// text is.
 template <std::floating_point T>
 class LanguageModelState {
  public:
@@ -27,16 +29,15 @@ class LanguageModelState {
   LanguageModelState(const ModelOptions& model, const ModelStateOptions& options,
                      std::pmr::memory_resource* memory = std::pmr::get_default_resource()) {
     validate(model);
-    layers_.reserve(static_cast<std::size_t>(model.layers));
-    for (Index n = 0; n < model.layers; ++n) {
-      LayerOptions layer = model.layer;
-      layer.attention = layer_attention_options(model, options, n);
-      layers_.emplace_back(model.shape, layer, options.batch, options.max_rollback, memory);
+    layers_.reserve(model.layers.size());
+    for (Index n = 0; n < model.layer_count(); ++n) {
+      LayerSpec layer = model.layers[static_cast<std::size_t>(n)];
+      layer.options.attention = layer_attention_options(model, options, n);
+      layers_.emplace_back(layer.shape, layer.options, options.batch, options.max_rollback, memory);
     }
   }
 
   Index layers() const noexcept { return static_cast<Index>(layers_.size()); }
-  LayerState<T>& layer(Index n) noexcept { return layers_[static_cast<std::size_t>(n)]; }
   const LayerState<T>& layer(Index n) const noexcept {
     return layers_[static_cast<std::size_t>(n)];
   }
@@ -75,7 +76,7 @@ class LanguageModelState {
     for (Index n = 0; n < layers(); ++n)
       check_argument(layer(n).same_layer(target.layer(n)), "target of fork differs in layer ", n,
                      ": another shape, window or max_rollback");
-    for (Index n = 0; n < layers(); ++n) layer(n).fork(from, target.layer(n), to);
+    for (std::size_t n = 0; n < layers_.size(); ++n) layers_[n].fork(from, target.layers_[n], to);
   }
 
   /// Takes back the newest `tokens` tokens of a sequence, as if they had never been.
@@ -85,6 +86,8 @@ class LanguageModelState {
   }
 
  private:
+  friend detail::StateParts;
+
   std::vector<LayerState<T>> layers_;
 };
 

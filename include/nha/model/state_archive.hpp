@@ -5,8 +5,8 @@
 // The frame of memory/archive.hpp with magic "NHAMODEL", version 1 and this content:
 //   layers    u32, then for each layer
 //     attention     u64 length, then as many bytes in the format of memory/state_archive.hpp
-//     convolutions  u32, 0 or 3 (over q, k and v), then for each: channels and kept (taps - 1) i64,
-//                   and the newest min(kept, tokens seen) inputs [channels], oldest first
+//     convolutions  u32, 0 or 3 (over q, k and v), then for each: channels and kept (kernel size - 1)
+//                   i64, and the newest min(kept, tokens seen) inputs [channels], oldest first
 // Equal sequences give equal bytes.
 #pragma once
 
@@ -66,12 +66,12 @@ void read_layer_state(ArchiveReader& reader, Index number, LayerState<T>& layer)
   const auto length = reader.number<std::uint64_t>();
   check_format(length <= reader.left(), "attention", of_layer, " of the saved state says it has ",
                length, " bytes; there are ", reader.left());
-  load_state(reader.take(length), layer.attention(), 0);
+  load_state(reader.take(length), StateParts::attention(layer), 0);
   const std::int64_t seen = layer.tokens_seen(0);
   check_archive_field("number of convolutions" + of_layer,
                       std::uint64_t{reader.number<std::uint32_t>()},
                       std::uint64_t{layer.convolutions().size()});
-  for (ConvolutionState<T>& convolution : layer.convolutions()) {
+  for (ConvolutionState<T>& convolution : StateParts::convolutions(layer)) {
     check_archive_field("channels of a convolution" + of_layer, reader.number<std::int64_t>(),
                         std::int64_t{convolution.channels()});
     check_archive_field("inputs kept by a convolution" + of_layer, reader.number<std::int64_t>(),
@@ -83,7 +83,7 @@ void read_layer_state(ArchiveReader& reader, Index number, LayerState<T>& layer)
 
 }  // namespace detail
 
-/// One sequence of a model's state as bytes, in the format at the head of this file: a text that
+/// One sequence of a model's state as bytes, in the format at the head of this file. A text that
 /// has been read once need never be read again. The same on every machine; a later version of the
 /// library reads it.
 /// @throws ArgumentError if there is no such sequence.
@@ -123,7 +123,7 @@ void load_state(std::span<const std::byte> bytes, LanguageModelState<T>& state, 
   }
   reader.finish();
   for (Index n = 0; n < state.layers(); ++n)
-    layers[static_cast<std::size_t>(n)].fork(0, state.layer(n), sequence);
+    layers[static_cast<std::size_t>(n)].fork(0, detail::StateParts::layer(state, n), sequence);
 }
 
 NHA_ISA_NAMESPACE_END

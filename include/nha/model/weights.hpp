@@ -6,12 +6,13 @@
 #pragma once
 
 #include <nha/config.hpp>
-#include <nha/core/describe.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/model/layer_options.hpp>
+#include <nha/model/layer_spec.hpp>
 #include <nha/model/model_options.hpp>
+#include <nha/nn/named_weights.hpp>
 
 #include <concepts>
 #include <cstddef>
@@ -31,14 +32,8 @@ struct AttentionWeights {
   Tensor<T, 2> o_proj;
   Tensor<T, 1> g_norm;                        ///< of OutputForm::silu_norm
   Tensor<T, 2> feature_map;                   ///< of FeatureMap::t2r
-  Tensor<T, 3> q_conv1d, k_conv1d, v_conv1d;  ///< [channels, 1, taps]
+  Tensor<T, 3> q_conv1d, k_conv1d, v_conv1d;  ///< [channels, 1, kernel size]
   Tensor<T, 1> q_conv_bias, k_conv_bias, v_conv_bias;
-};
-
-/// Weights of a SwiGLU layer.
-template <std::floating_point T>
-struct FeedForwardWeights {
-  Tensor<T, 2> gate_proj, up_proj, down_proj;
 };
 
 template <std::floating_point T>
@@ -48,6 +43,18 @@ struct DecoderBlockWeights {
   Tensor<T, 1> mlp_norm;
   FeedForwardWeights<T> mlp;
 };
+
+/// Whether any of the tensors is there. Of gradients: whether any is wanted.
+template <std::floating_point T>
+bool has_any(const AttentionWeights<T>& w) noexcept {
+  return detail::any_present(w.q_proj, w.k_proj, w.v_proj, w.f_proj, w.f_proj_bias, w.o_proj,
+                             w.g_norm, w.feature_map, w.q_conv1d, w.k_conv1d, w.v_conv1d,
+                             w.q_conv_bias, w.k_conv_bias, w.v_conv_bias);
+}
+template <std::floating_point T>
+bool has_any(const DecoderBlockWeights<T>& w) noexcept {
+  return detail::any_present(w.attn_norm, w.mlp_norm) || has_any(w.attn) || has_any(w.mlp);
+}
 
 /// References to the weights of a block that lie elsewhere, under the names of DecoderBlockWeights.
 template <class Vector, class Attention, class FeedForward>
@@ -66,8 +73,8 @@ struct LanguageModelWeights {
   Tensor<T, 2> head;  ///< [vocabulary, hidden]; empty where it is tied to the embeddings
 };
 
-/// Calls visit(name, tensor, extents) for each weight that a layer with these options has: its name
-/// in a checkpoint, the tensor, and the extents it must have.
+/// Calls visit(name, tensor, extents) for each weight of a layer with these options. The arguments
+/// are its name in a checkpoint, the tensor, and the extents it must have.
 template <class Weights, class Visit>
 void visit_attention_weights(const LayerShape& shape, const LayerOptions& options,
                              const std::string& prefix, Weights& weights, Visit&& visit) {
@@ -92,41 +99,32 @@ void visit_attention_weights(const LayerShape& shape, const LayerOptions& option
   if (options.feature_map == FeatureMap::t2r)
     visit(prefix + "feature_map.layer.weight", weights.feature_map,
           Sizes2{shape.key_dim, shape.key_dim});
-  const Index taps = options.convolution_kernel_size;
-  if (taps == 0) return;
-  visit(prefix + "q_conv1d.weight", weights.q_conv1d, Sizes3{q, 1, taps});
-  visit(prefix + "k_conv1d.weight", weights.k_conv1d, Sizes3{k, 1, taps});
-  visit(prefix + "v_conv1d.weight", weights.v_conv1d, Sizes3{v, 1, taps});
+  const Index kernel_size = options.convolution_kernel_size;
+  if (kernel_size == 0) return;
+  visit(prefix + "q_conv1d.weight", weights.q_conv1d, Sizes3{q, 1, kernel_size});
+  visit(prefix + "k_conv1d.weight", weights.k_conv1d, Sizes3{k, 1, kernel_size});
+  visit(prefix + "v_conv1d.weight", weights.v_conv1d, Sizes3{v, 1, kernel_size});
   if (!options.convolution_bias) return;
   visit(prefix + "q_conv1d.bias", weights.q_conv_bias, Sizes1{q});
   visit(prefix + "k_conv1d.bias", weights.k_conv_bias, Sizes1{k});
   visit(prefix + "v_conv1d.bias", weights.v_conv_bias, Sizes1{v});
 }
 
-/// The same for a SwiGLU layer.
-template <class Weights, class Visit>
-void visit_feed_forward_weights(Index hidden, Index intermediate, const std::string& prefix,
-                                Weights& weights, Visit&& visit) {
-  using Sizes = Tensor<float, 2>::Sizes;
-  visit(prefix + "gate_proj.weight", weights.gate_proj, Sizes{intermediate, hidden});
-  visit(prefix + "up_proj.weight", weights.up_proj, Sizes{intermediate, hidden});
-  visit(prefix + "down_proj.weight", weights.down_proj, Sizes{hidden, intermediate});
-}
-
-/// The same for a whole model whose parts lie anywhere: `block(n)` gives the weights of block n, in
-/// or by something with the members of DecoderBlockWeights.
+/// The same for a whole model whose parts lie anywhere. `block(n)` returns something with the
+/// members of DecoderBlockWeights for block n.
 template <class Matrix, class Block, class Vector, class Visit>
 void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&& block,
                          Vector& norm, Matrix& head, Visit&& visit) {
   using Sizes1 = Tensor<float, 1>::Sizes;
   using Sizes2 = Tensor<float, 2>::Sizes;
-  const Index hidden = options.shape.hidden;
+  const Index hidden = options.hidden();
   visit(std::string("model.embeddings.weight"), embeddings, Sizes2{options.vocabulary, hidden});
-  for (Index n = 0; n < options.layers; ++n) {
+  for (Index n = 0; n < options.layer_count(); ++n) {
+    const LayerSpec& spec = options.layers[static_cast<std::size_t>(n)];
     auto&& layer = block(n);
     const std::string prefix = "model.layers." + std::to_string(n) + ".";
     visit(prefix + "attn_norm.weight", layer.attn_norm, Sizes1{hidden});
-    visit_attention_weights(options.shape, options.layer, prefix + "attn.", layer.attn, visit);
+    visit_attention_weights(spec.shape, spec.options, prefix + "attn.", layer.attn, visit);
     visit(prefix + "mlp_norm.weight", layer.mlp_norm, Sizes1{hidden});
     visit_feed_forward_weights(hidden, options.intermediate, prefix + "mlp.", layer.mlp, visit);
   }
@@ -135,7 +133,8 @@ void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&
     visit(std::string("lm_head.weight"), head, Sizes2{options.vocabulary, hidden});
 }
 
-/// The same for the weights of a whole model; weights.layers must have options.layers entries.
+/// The same for the weights of a whole model; weights.layers must have as many entries as
+/// options.layers.
 template <class Weights, class Visit>
 void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit) {
   visit_model_weights(
@@ -146,15 +145,14 @@ void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit)
 
 namespace detail {
 
-/// A visitor that checks each weight's shape.
-struct CheckWeights {
-  template <class T, int Rank>
-  void operator()(const std::string& name, const Tensor<T, Rank>& tensor,
-                  const typename Tensor<T, Rank>::Sizes& extents) const {
-    check_argument(tensor.extents() == extents, "weight ", name, " is ",
-                   shape_text(tensor.extents()), "; expected ", shape_text(extents));
-  }
-};
+/// That all weights of a model are there.
+/// @throws ArgumentError naming the first that is not, or has another shape.
+template <std::floating_point T>
+void check_weights(const ModelOptions& options, const LanguageModelWeights<T>& weights) {
+  check_argument(weights.layers.size() == options.layers.size(), "the weights are of ",
+                 weights.layers.size(), " layers; expected ", options.layers.size());
+  nha::visit_weights(options, weights, CheckWeights());
+}
 
 }  // namespace detail
 

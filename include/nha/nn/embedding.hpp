@@ -39,12 +39,13 @@ void embed(const TensorView<const std::int32_t, Dynamic, Dynamic>& tokens,
       std::copy_n(&table(tokens(b, t), 0), x.extent(1), &x(b * tokens.extent(1) + t, 0));
 }
 
-/// The gradient of embed(): adds each row of dx [B * T, channels] to the row of its token in dtable
-/// [vocabulary, channels], in the order of the rows. Nothing is checked.
+/// The gradient of embed(): adds each row of dx to that of its token in dtable, in the order of the
+/// rows. An empty dtable is not wanted; dx is then not looked at. Checks nothing.
 template <std::floating_point T>
 void embed_backward(const TensorView<const std::int32_t, Dynamic, Dynamic>& tokens,
                     std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> dx,
                     const TensorView<T, Dynamic, Dynamic>& dtable) noexcept {
+  if (dtable.empty()) return;
   for (Index b = 0; b < tokens.extent(0); ++b)
     for (Index t = 0; t < tokens.extent(1); ++t) {
       const T* from = &dx(b * tokens.extent(1) + t, 0);

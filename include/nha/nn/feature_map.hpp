@@ -7,11 +7,11 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
-#include <nha/model/layer_options.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
 #include <nha/nn/linear.hpp>
 #include <nha/nn/linear_backward.hpp>
+#include <nha/nn/options.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <algorithm>
@@ -80,12 +80,13 @@ void apply_feature_map(FeatureMap map, TensorView<T, Dynamic, Dynamic> heads,
 }
 
 /// Back through apply_feature_map(): from d_mapped, the gradient of the mapped heads, to d_heads,
-/// that of the heads before the map, all [rows, Dk] without gaps. `heads` are those before the map;
-/// d_heads may be d_mapped and must not overlap heads. t2r takes its weight [Dk, Dk], adds to
-/// dweight [Dk, Dk] and needs scratch memory for as many numbers as `heads` has; the other maps
-/// look at none of these, identity not at heads either.
-/// @throws ArgumentError if the shapes do not fit, heads have gaps, or the weights or scratch
-/// memory
+/// that of the heads before the map. All are [rows, Dk] without gaps; an empty d_heads is not
+/// wanted. `heads` are those before the map. d_heads may be d_mapped and must not overlap heads.
+///
+/// t2r takes its weight [Dk, Dk], adds to dweight [Dk, Dk] unless that is empty, and needs scratch
+/// memory for as many numbers as `heads` has. The other maps look at none of these; identity does
+/// not look at heads either.
+/// @throws ArgumentError if the shapes do not fit, heads have gaps, or the weights or scratch memory
 ///   of t2r do not fit; nothing has then been touched.
 template <std::floating_point T, Executor E = const Serial>
 void feature_map_backward(FeatureMap map,
@@ -95,15 +96,18 @@ void feature_map_backward(FeatureMap map,
                           TensorView<T, Dynamic, Dynamic> d_heads,
                           std::type_identity_t<TensorView<T, Dynamic, Dynamic>> dweight, T* scratch,
                           E&& executor = Serial{}) {
-  const Index count = d_heads.size();
-  const Index dim = d_heads.extent(1);
+  const typename TensorView<T, Dynamic, Dynamic>::Sizes sizes =
+      d_heads.empty() ? d_mapped.extents() : d_heads.extents();
+  const auto [rows, dim] = sizes;
+  const Index count = rows * dim;
   detail::check_heads("d_heads of feature_map_backward", d_heads);
   detail::check_heads("d_mapped of feature_map_backward", d_mapped);
-  detail::check_matrix("d_mapped of feature_map_backward", d_mapped, d_heads.extent(0), dim);
+  detail::check_matrix("d_mapped of feature_map_backward", d_mapped, rows, dim);
   if (map != FeatureMap::identity) {
     detail::check_heads("heads of feature_map_backward", heads);
-    detail::check_matrix("heads of feature_map_backward", heads, d_heads.extent(0), dim);
+    detail::check_matrix("heads of feature_map_backward", heads, rows, dim);
   }
+  if (d_heads.empty() && (map != FeatureMap::t2r || dweight.empty())) return;
   switch (map) {
     case FeatureMap::identity:
       if (d_mapped.data() != d_heads.data())
@@ -117,10 +121,11 @@ void feature_map_backward(FeatureMap map,
       return;
     case FeatureMap::t2r: {
       detail::check_matrix("weight of feature_map_backward", weight, dim, dim);
-      detail::check_matrix("dweight of feature_map_backward", dweight, dim, dim);
+      if (!dweight.empty())
+        detail::check_matrix("dweight of feature_map_backward", dweight, dim, dim);
       check_argument(scratch != nullptr || count == 0, "scratch of feature_map_backward is null; ",
                      "t2r needs room for ", count, " numbers");
-      const TensorView<T, Dynamic, Dynamic> raw(scratch, d_heads.extents());
+      const TensorView<T, Dynamic, Dynamic> raw(scratch, sizes);
       linear(heads, weight, raw, executor);
       relu_backward(scratch, d_mapped.data(), scratch, count);
       linear_backward(heads, weight, raw, d_heads, dweight, executor);

@@ -7,12 +7,12 @@
 #include <nha/core/arena.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
-#include <nha/model/weights.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
 #include <nha/nn/keep.hpp>
 #include <nha/nn/linear.hpp>
 #include <nha/nn/linear_backward.hpp>
+#include <nha/nn/named_weights.hpp>
 #include <nha/parallel/executor.hpp>
 
 #include <concepts>
@@ -74,11 +74,13 @@ class FeedForward {
     return {d_gate, cursor.take<T>(rows * intermediate_)};
   }
 
-  /// Back through forward(): from dy to dx, both [rows, hidden], which may be the same rows but
-  /// must not overlap x, and to the gradients of the weights, which are added to. x is what
-  /// forward() was given, not overwritten since, and `a` what it left in activations taken with
-  /// Keep::for_backward; `scratch` is from take_backward() for the same number of rows. None of
-  /// this is checked but the shapes.
+  /// Back through forward(): from dy to dx, both [rows, hidden], and to the gradients of the weights,
+  /// which are added to. dx and each of the gradients may be empty: it is then not wanted. dx and dy
+  /// may be the same rows, which must not overlap x.
+  ///
+  /// x is what forward() was given, not overwritten since. `a` is what forward() left in activations
+  /// taken with Keep::for_backward. `scratch` is from take_backward() for the same number of rows.
+  /// Only the shapes are checked.
   /// @throws ArgumentError if the shapes do not fit.
   template <Executor E = const Serial>
   void backward(const ConstRows& x, const ConstRows& dy, const Activations& a, const Rows& dx,
@@ -88,23 +90,30 @@ class FeedForward {
     const Index hidden = weights_.gate_proj.extent(1);
     detail::check_matrix("x of FeedForward::backward", x, rows, hidden);
     detail::check_matrix("dy of FeedForward::backward", dy, rows, hidden);
-    detail::check_matrix("dx of FeedForward::backward", dx, rows, hidden);
+    if (!dx.empty()) detail::check_matrix("dx of FeedForward::backward", dx, rows, hidden);
     const Rows d_gate_proj = gradients.gate_proj.view();
     const Rows d_up_proj = gradients.up_proj.view();
     const Rows d_down_proj = gradients.down_proj.view();
-    detail::check_matrix("gradient of gate_proj", d_gate_proj, intermediate_, hidden);
-    detail::check_matrix("gradient of up_proj", d_up_proj, intermediate_, hidden);
-    detail::check_matrix("gradient of down_proj", d_down_proj, hidden, intermediate_);
+    check_gradient("gradient of gate_proj", d_gate_proj, intermediate_, hidden);
+    check_gradient("gradient of up_proj", d_up_proj, intermediate_, hidden);
+    check_gradient("gradient of down_proj", d_down_proj, hidden, intermediate_);
     const ConstRows product(a.product, {rows, intermediate_});
     const Rows d_gate(scratch.d_gate, product.extents());
     const Rows d_up(scratch.d_up, product.extents());
-    linear_backward(product, weights_.down_proj, dy, d_gate, d_down_proj, executor);
+    const bool below = !dx.empty() || !d_gate_proj.empty() || !d_up_proj.empty();
+    linear_backward(product, weights_.down_proj, dy, below ? d_gate : Rows(), d_down_proj,
+                    executor);
+    if (!below) return;
     silu_times_backward(a.gate, a.up, scratch.d_gate, scratch.d_gate, scratch.d_up, product.size());
     linear_backward(x, weights_.gate_proj, d_gate, dx, d_gate_proj, executor);
     linear_backward(x, weights_.up_proj, d_up, dx, d_up_proj, executor, InputGradient::added);
   }
 
  private:
+  static void check_gradient(const char* name, const Rows& gradient, Index rows, Index columns) {
+    if (!gradient.empty()) detail::check_matrix(name, gradient, rows, columns);
+  }
+
   Index intermediate_;
   FeedForwardWeights<T> weights_;
 };

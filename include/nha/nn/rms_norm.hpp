@@ -79,10 +79,10 @@ void rms_norm(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
 }
 
 /// Back through rms_norm(): with f the factor of a row and g[c] = dy[r][c] * weight[c],
-///   dx[r][c] = f (g[c] - x[r][c] f^2 mean_c(g[c] x[r][c])),  dweight[c] += sum_r dy[r][c] x[r][c]
-///   f
-/// for x, dy and dx [rows, channels], weight and dweight [channels]; dx may be dy. Rows must be
-/// contiguous; allocates nothing.
+///   dx[r][c]    = f (g[c] - x[r][c] f^2 mean_c(g[c] x[r][c]))
+///   dweight[c] += sum_r dy[r][c] x[r][c] f
+/// for x, dy and dx [rows, channels], weight and dweight [channels]. An empty dx or dweight is not
+/// wanted. dx may be dy. Rows must be contiguous; allocates nothing.
 /// @throws ArgumentError if the shapes do not fit, there is no data, or rows are not contiguous or
 ///   overlap; nothing has then been touched.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
@@ -95,17 +95,20 @@ void rms_norm_backward(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
   const Index channels = x.extent(1);
   detail::check_matrix("x of rms_norm_backward", x, rows, channels);
   detail::check_matrix("dy of rms_norm_backward", dy, rows, channels);
-  detail::check_matrix("dx of rms_norm_backward", dx, rows, channels);
+  if (!dx.empty()) detail::check_matrix("dx of rms_norm_backward", dx, rows, channels);
   detail::check_vector("weight of rms_norm_backward", weight, channels);
-  detail::check_vector("dweight of rms_norm_backward", dweight, channels);
+  if (!dweight.empty()) detail::check_vector("dweight of rms_norm_backward", dweight, channels);
+  if (dx.empty() && dweight.empty()) return;
   const T* w = weight.data();
   T* dw = dweight.data();
   for (Index r = 0; r < rows; ++r) {
     const T* in = x.data() + r * x.stride(0);
     const T* d = dy.data() + r * dy.stride(0);
-    T* out = dx.data() + r * dx.stride(0);
     const T factor = detail::rms_factor<Arch>(in, channels, eps);
-    for (Index c = 0; c < channels; ++c) dw[c] += d[c] * (in[c] * factor);
+    if (!dweight.empty())
+      for (Index c = 0; c < channels; ++c) dw[c] += d[c] * (in[c] * factor);
+    if (dx.empty()) continue;
+    T* out = dx.data() + r * dx.stride(0);
     const T pull =
         factor * factor * detail::weighed_dot<Arch>(d, w, in, channels) / static_cast<T>(channels);
     for (Index c = 0; c < channels; ++c) out[c] = factor * (d[c] * w[c] - in[c] * pull);

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The short convolution that some layers put over q, k and v: causal, a few taps, each channel for
-// itself, then silu; and the inputs it must remember between calls.
+// The short convolution that some layers put over q, k and v: causal, over a few tokens, each channel
+// for itself, then silu; and the inputs it must remember between calls.
 #pragma once
 
 #include <nha/config.hpp>
@@ -11,9 +11,9 @@
 #include <nha/core/tensor_view.hpp>
 #include <nha/cpu/simd.hpp>
 #include <nha/cpu/transpose.hpp>
-#include <nha/model/layer_options.hpp>
 #include <nha/nn/activation.hpp>
 #include <nha/nn/check_rows.hpp>
+#include <nha/nn/options.hpp>
 #include <nha/nn/token_batch.hpp>
 
 #include <algorithm>
@@ -29,15 +29,15 @@
 NHA_ISA_NAMESPACE_BEGIN
 
 /// The newest inputs of a short convolution, for each sequence: a value, as AttentionState is.
-/// It keeps taps - 1 inputs, and max_rollback more so that tokens can be taken back.
+/// It keeps kernel_size - 1 inputs, and max_rollback more so that tokens can be taken back.
 template <std::floating_point T>
 class ConvolutionState {
  public:
   /// @throws ArgumentError if a size is out of range.
-  ConvolutionState(Index batch, Index channels, Index taps, Index max_rollback = 0,
+  ConvolutionState(Index batch, Index channels, Index kernel_size, Index max_rollback = 0,
                    std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : max_rollback_(max_rollback),
-        inputs_(checked_sizes(batch, channels, taps, max_rollback), memory),
+        inputs_(checked_sizes(batch, channels, kernel_size, max_rollback), memory),
         positions_(static_cast<std::size_t>(batch)) {}
 
   Index batch() const noexcept { return inputs_.extent(0); }
@@ -94,7 +94,7 @@ class ConvolutionState {
     return true;
   }
 
-  /// How many inputs a later one needs: taps - 1.
+  /// How many inputs a later one needs: kernel_size - 1.
   Index kept() const noexcept { return inputs_.extent(1) - max_rollback_; }
   /// The first of the newest tokens whose inputs a later one needs.
   /// @throws ArgumentError if there is no such sequence.
@@ -152,18 +152,19 @@ class ConvolutionState {
     check_sequence(sequence);
     return positions_[static_cast<std::size_t>(sequence)];
   }
-  static typename Tensor<T, 3>::Sizes checked_sizes(Index batch, Index channels, Index taps,
+  static typename Tensor<T, 3>::Sizes checked_sizes(Index batch, Index channels, Index kernel_size,
                                                     Index max_rollback) {
     check_size("batch", batch, 0);
     check_argument(channels >= 1 && channels <= kLargestSize * kLargestSize, "channels is ",
                    channels, "; expected 1 to ", kLargestSize * kLargestSize);
-    check_argument(taps >= 1 && taps <= kMostKernelSize, "taps is ", taps, "; expected 1 to ",
-                   kMostKernelSize);
+    check_argument(kernel_size >= 1 && kernel_size <= kMostKernelSize, "kernel_size is ",
+                   kernel_size, "; expected 1 to ", kMostKernelSize);
     check_size("max_rollback", max_rollback, 0);
-    check_bytes("the state of a convolution",
-                static_cast<double>(batch) * static_cast<double>(channels) *
-                    static_cast<double>(taps + max_rollback) * static_cast<double>(sizeof(T)));
-    return {batch, taps - 1 + max_rollback, channels};
+    check_bytes("the state of a convolution", static_cast<double>(batch) *
+                                                  static_cast<double>(channels) *
+                                                  static_cast<double>(kernel_size + max_rollback) *
+                                                  static_cast<double>(sizeof(T)));
+    return {batch, kernel_size - 1 + max_rollback, channels};
   }
   void check_sequence(Index sequence) const {
     check_argument(sequence >= 0 && sequence < batch(), "sequence is ", sequence,
@@ -177,39 +178,39 @@ class ConvolutionState {
   }
 
   Index max_rollback_;
-  Tensor<T, 3> inputs_;  // [batch, ring of taps - 1 + max_rollback, channels]
+  Tensor<T, 3> inputs_;  // [batch, ring of kernel_size - 1 + max_rollback, channels]
   std::vector<Position> positions_;
 };
 
 namespace detail {
 
-/// Weights of neighbouring channels, as many as fit: stored as [channels, taps], they are turned
-/// into a row for each tap, as vectors run along the channels.
+/// Weights of neighbouring channels, as many as fit. Stored as [channels, kernel size], they are
+/// turned into a row for each place of the kernel, as vectors run along the channels.
 template <class T>
-class TapTile {
+class KernelTile {
  public:
   static constexpr Index kNumbers = 2048;
   static_assert(kNumbers >= kMostKernelSize);
 
-  /// @param all [channels, taps], of which this takes those from `first` on
-  TapTile(const TensorView<const T, Dynamic, Dynamic>& all, Index first) noexcept
+  /// @param all [channels, kernel size], of which this takes those from `first` on
+  KernelTile(const TensorView<const T, Dynamic, Dynamic>& all, Index first) noexcept
       : channel(first),
-        taps(all.extent(1)),
-        channels(std::min(kNumbers / taps, all.extent(0) - first)) {
+        kernel_size(all.extent(1)),
+        channels(std::min(kNumbers / kernel_size, all.extent(0) - first)) {
     Index c = 0;
-    if (taps == 4 && all.has_contiguous_rows())
+    if (kernel_size == 4 && all.has_contiguous_rows())
       for (; c + 4 <= channels; c += 4) {
         const T* const rows[4] = {&all(first + c, 0), &all(first + c + 1, 0),
                                   &all(first + c + 2, 0), &all(first + c + 3, 0)};
         cpu::simd::transpose_four(rows, weights_ + c, channels);
       }
     for (; c < channels; ++c)
-      for (Index i = 0; i < taps; ++i) weights_[i * channels + c] = all(first + c, i);
+      for (Index i = 0; i < kernel_size; ++i) weights_[i * channels + c] = all(first + c, i);
   }
 
-  const Index channel, taps, channels;
-  /// The weights [channels] of a tap.
-  const T* operator[](Index tap) const noexcept { return weights_ + tap * channels; }
+  const Index channel, kernel_size, channels;
+  /// The weights [channels] of a place of the kernel.
+  const T* operator[](Index place) const noexcept { return weights_ + place * channels; }
 
  private:
   T weights_[kNumbers];
@@ -227,22 +228,23 @@ NHA_INLINE void add_products(const T* a, const T* b, T* to, Index count) noexcep
 }
 
 /// The sums before the silu for one token and the channels of a tile: out[c] = bias[c] + sum_i
-/// weight[c][i] * input(i)[c], where input(i) is the row of all channels that tap i meets, or null
-/// before the sequence; c counts from the tile's first channel on.
+/// weight[c][i] * input(i)[c], where input(i) is the row of all channels that place i of the kernel meets,
+/// or null before the sequence; c counts from the tile's first channel on.
 template <class Arch, class T, class Input>
-NHA_INLINE void convolve_token(const TapTile<T>& tile, const TensorView<const T, Dynamic>& bias,
+NHA_INLINE void convolve_token(const KernelTile<T>& tile, const TensorView<const T, Dynamic>& bias,
                                const Input& input, T* out) {
   for (Index c = 0; c < tile.channels; ++c) out[c] = bias.empty() ? T{0} : bias(tile.channel + c);
-  for (Index i = 0; i < tile.taps; ++i)
+  for (Index i = 0; i < tile.kernel_size; ++i)
     if (const T* in = input(i); in != nullptr)
       add_products<Arch>(tile[i], in + tile.channel, out, tile.channels);
 }
 
 }  // namespace detail
 
-/// y[t][c] = silu(bias[c] + sum_i weight[c][i] * x[t - taps + 1 + i][c]) for each sequence, inputs
-/// before its first being 0: x and y [rows, channels] with contiguous rows, not overlapping; weight
-/// [channels, taps]; bias [channels] or empty. Continues from the state and moves it on.
+/// y[t][c] = silu(bias[c] + sum_i weight[c][i] * x[t - kernel_size + 1 + i][c]) for each sequence,
+/// inputs before its first being 0. x and y are [rows, channels] with contiguous rows and do not
+/// overlap; weight is [channels, kernel size]; bias is [channels] or empty. Continues from the state
+/// and moves it on.
 /// @throws ArgumentError if the shapes do not fit each other or the state, or there is no data;
 ///   nothing has then been touched.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
@@ -252,26 +254,26 @@ void short_convolution(std::type_identity_t<TensorView<const T, Dynamic, Dynamic
                        std::type_identity_t<TensorView<const T, Dynamic>> bias,
                        ConvolutionState<T>& state, TensorView<T, Dynamic, Dynamic> y) {
   const Index channels = state.channels();
-  const Index taps = weight.extent(1);
+  const Index kernel_size = weight.extent(1);
   validate(tokens, state.batch());
   detail::check_matrix("x of short_convolution", x, tokens.rows(), channels);
   detail::check_matrix("y of short_convolution", y, tokens.rows(), channels);
-  check_argument(weight.extent(0) == channels && taps == state.kept() + 1,
-                 "weight of short_convolution is [", weight.extent(0), ", ", taps,
+  check_argument(weight.extent(0) == channels && kernel_size == state.kept() + 1,
+                 "weight of short_convolution is [", weight.extent(0), ", ", kernel_size,
                  "]; the state is of [", channels, ", ", state.kept() + 1, "]");
   check_argument(weight.data() != nullptr, "weight of short_convolution has no data");
   check_argument(bias.empty() || bias.extent(0) == channels, "bias of short_convolution has ",
                  bias.extent(0), " entries; expected ", channels, " or none");
   check_argument(bias.empty() || bias.data() != nullptr, "bias of short_convolution has no data");
   for (Index channel = 0; channel < channels;) {
-    const detail::TapTile<T> tile(weight, channel);
+    const detail::KernelTile<T> tile(weight, channel);
     for (Index n = 0; n < tokens.sequences(); ++n) {
       const Index first = tokens.first_row(n);
       const std::int64_t seen = state.tokens_seen(n);
       for (Index t = 0; t < tokens.count(n); ++t) {
         T* out = y.data() + (first + t) * y.stride(0) + channel;
         const auto input = [&](Index i) -> const T* {
-          const Index source = t - taps + 1 + i;
+          const Index source = t - kernel_size + 1 + i;
           if (seen + source < 0) return nullptr;
           return source >= 0 ? x.data() + (first + source) * x.stride(0)
                              : std::as_const(state).input(n, seen + source);

@@ -25,9 +25,9 @@
 NHA_NAMESPACE_BEGIN
 
 /// Constants of AdamW; the learning rate is given with each step. These are the ones that GPT-3 was
-/// trained with (Brown et al., 2020, appendix B): a beta2 of 0.95 in place of Adam's 0.999 forgets
-/// the size of early gradients within some tens of steps rather than thousands, which short runs
-/// and a changing loss need.
+/// trained with (Brown et al., 2020, appendix B). With a beta2 of 0.95, Adam's being 0.999, the
+/// size of early gradients is forgotten within tens of steps rather than thousands. Short runs and
+/// a changing loss need that.
 struct AdamWOptions {
   double beta1 = 0.9;
   double beta2 = 0.95;
@@ -88,11 +88,13 @@ void adamw_numbers(const AdamWFactors<T>& factors, T* weight, const T* gradient,
 ///   m = beta1 m + (1 - beta1) g             v = beta2 v + (1 - beta2) g^2
 ///   w = w - rate (m / (1 - beta1^t) / (sqrt(v / (1 - beta2^t)) + epsilon) + weight_decay w)
 /// Everything in T but the factors, which are computed in double. Numbers below the least normal
-/// one of T are taken as 0 (see FlushSubnormals): the second moment of a weight that has no
-/// gradient passes there.
+/// one of T are taken as 0 (see FlushSubnormals); the second moment of a weight whose gradient is 0
+/// gets there.
 ///
-/// To resume a run exactly, save steps() and the numbers of moments(), make an AdamW of the same
-/// weights, copy the numbers back and call resume_at().
+/// To resume a run exactly, save steps() and the numbers of moments(). Then make an AdamW of the
+/// same weights, copy the numbers back and call resume_at(). save_training() does all that.
+///
+/// Weights that do not train are not in its lists: see AllWeights.
 template <std::floating_point T>
 class AdamW {
  public:

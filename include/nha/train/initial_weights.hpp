@@ -1,27 +1,30 @@
 // SPDX-License-Identifier: MIT
 // The weights that training starts from, and weights of zeros for gradients.
 //
-// The defaults are those of the published implementation, nha_fla/models/nha/modeling_nha.py and
-// configuration_nha.py of github.com/JusenD/NHA (_init_weights, which is that of
-// flash-linear-attention's models): linear, convolution and embedding weights are normal with
-// initializer_range 0.02, biases 0, the weights of norms 1, and what writes to the residual stream
-// is drawn like all others.
+// The defaults are those of the published implementation: _init_weights of
+// nha_fla/models/nha/modeling_nha.py of github.com/JusenD/NHA. Linear, convolution and embedding
+// weights are normal with deviation 0.02. Biases are 0, the weights of norms 1. What writes to the
+// residual stream is drawn like all others.
 #pragma once
 
 #include <nha/config.hpp>
+#include <nha/core/checksum.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
+#include <nha/model/layer_spec.hpp>
 #include <nha/model/model_options.hpp>
 #include <nha/model/weights.hpp>
 #include <nha/train/parameters.hpp>
 #include <nha/train/random.hpp>
 
+#include <algorithm>
 #include <cmath>
 #include <concepts>
 #include <cstddef>
 #include <cstdint>
 #include <optional>
+#include <span>
 #include <string>
 #include <string_view>
 #include <type_traits>
@@ -43,9 +46,9 @@ struct InitialWeights {
   std::uint64_t seed = 0;
   /// Of linear, convolution and embedding weights.
   double standard_deviation = 0.02;
-  /// Of the embeddings alone; empty: as the others. What a block adds to the residual stream is of
-  /// the size of its weights times the root of their inputs: embeddings that are much smaller drown
-  /// in it, and which token it was is hard to learn from.
+  /// Of the embeddings alone; empty: as the others. A block adds about the size of its weights
+  /// times the root of their number of inputs to the residual stream. Much smaller embeddings drown
+  /// in it, and tokens are then hard to tell apart.
   std::optional<double> embedding_standard_deviation = {};
   /// Of f_proj, which makes the gates; empty: as the others. Gates that differ from token to token
   /// and slot to slot from the start let the slots hold unlike things (examples/recall).
@@ -61,27 +64,21 @@ NHA_NAMESPACE_END
 NHA_ISA_NAMESPACE_BEGIN
 
 /// Weights of the shapes that a model with these options has, all of them 0: what gradients are
-/// added to.
+/// added to. Those that `trains` (see AllWeights) does not choose stay empty: as gradients they are
+/// not wanted, and their weights are frozen.
 /// @throws ArgumentError if an option is out of range.
-template <std::floating_point T>
-LanguageModelWeights<T> zero_weights(const ModelOptions& options) {
+template <std::floating_point T, class Trains = AllWeights>
+LanguageModelWeights<T> zero_weights(const ModelOptions& options, const Trains& trains = {}) {
   validate(options);
   LanguageModelWeights<T> weights;
-  weights.layers.resize(static_cast<std::size_t>(options.layers));
-  visit_weights(options, weights, [](const std::string&, auto& tensor, const auto& extents) {
-    tensor = std::remove_reference_t<decltype(tensor)>(extents);
+  weights.layers.resize(options.layers.size());
+  visit_weights(options, weights, [&](const std::string& name, auto& tensor, const auto& extents) {
+    if (trains(std::string_view(name))) tensor = std::remove_reference_t<decltype(tensor)>(extents);
   });
   return weights;
 }
 
 namespace detail {
-
-/// A number that a name stands for (FNV-1a, 64 bits).
-inline std::uint64_t name_bits(std::string_view name) noexcept {
-  std::uint64_t hash = 0xcbf29ce484222325u;
-  for (const char c : name) hash = (hash ^ static_cast<unsigned char>(c)) * 0x100000001b3u;
-  return hash;
-}
 
 template <class T>
 void fill_with(const Parameter<T>& parameter, double value) noexcept {
@@ -96,7 +93,7 @@ void fill_with_normal(const Parameter<T>& parameter, Random random, double devia
 template <class T>
 void start_weight(const Parameter<T>& parameter, const InitialWeights& initial, Index layers) {
   const std::string_view name = parameter.name;
-  const Random random(initial.seed, kRandomWeights, name_bits(name));
+  const Random random(initial.seed, kRandomWeights, fnv1a(std::as_bytes(std::span(name))));
   if (name.ends_with(".bias")) {
     fill_with(parameter, name.ends_with("f_proj.bias") ? initial.gate_bias : 0.0);
   } else if (parameter.shape.size() == 1) {
@@ -126,9 +123,9 @@ void start_weight(const Parameter<T>& parameter, const InitialWeights& initial, 
 
 }  // namespace detail
 
-/// Weights to start training from. Each depends on the seed, its name and its shape alone: models
-/// that differ in one option start from the same numbers where they have the same weights. How far
-/// it is the same on different machines: see Random::normal().
+/// Weights to start training from. Each depends on the seed, its name and its shape alone. So
+/// models that differ in one option start from the same numbers where they have the same weights.
+/// How far it is the same on different machines: see Random::normal().
 /// @throws ArgumentError if an option is out of range, a standard deviation is negative or not
 ///   finite, or gate_bias is not finite, or is not 0 and the model has no such bias.
 template <std::floating_point T>
@@ -142,11 +139,13 @@ LanguageModelWeights<T> initial_weights(const ModelOptions& options,
   check_deviation("gate_standard_deviation", initial.gate_standard_deviation.value_or(0));
   check_argument(std::isfinite(initial.gate_bias), "gate_bias is ", initial.gate_bias,
                  "; expected a finite number");
-  check_argument(initial.gate_bias == 0 || options.layer.gate_bias, "gate_bias is ",
-                 initial.gate_bias, "; expected 0, for the layers have no gate bias");
+  const bool has_gate_bias = std::ranges::any_of(
+      options.layers, [](const LayerSpec& layer) { return layer.options.gate_bias; });
+  check_argument(initial.gate_bias == 0 || has_gate_bias, "gate_bias is ", initial.gate_bias,
+                 "; expected 0, for the layers have no gate bias");
   LanguageModelWeights<T> weights = zero_weights<T>(options);
   for (const Parameter<T>& parameter : parameters(options, weights))
-    detail::start_weight(parameter, initial, options.layers);
+    detail::start_weight(parameter, initial, options.layer_count());
   return weights;
 }
 

@@ -15,6 +15,7 @@
 #include <cstddef>
 #include <span>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -46,21 +47,35 @@ struct ListParameters {
 /// The list for T or const T; Weights is const in the second case.
 template <class T, class Weights>
 std::vector<Parameter<T>> list_parameters(const ModelOptions& options, Weights& weights) {
-  check_argument(weights.layers.size() == static_cast<std::size_t>(options.layers),
-                 "the weights are of ", weights.layers.size(), " layers; expected ",
-                 options.layers);
-  visit_weights(options, weights, CheckWeights());
+  check_argument(weights.layers.size() == options.layers.size(), "the weights are of ",
+                 weights.layers.size(), " layers; expected ", options.layers.size());
+  const CheckWeights check;
   ListParameters<T> list;
-  visit_weights(options, weights, list);
+  visit_weights(options, weights, [&](const std::string& name, auto& tensor, const auto& extents) {
+    if (tensor.size() == 0) return;
+    check(name, tensor, extents);
+    list(name, tensor, extents);
+  });
   return std::move(list.found);
 }
 
 }  // namespace detail
 
-/// The weights of a model with these options, in the order of visit_weights(); a tied head is not
-/// there twice. The numbers are those of `weights` themselves.
-/// @throws ArgumentError if the weights are of another number of layers or one has another shape
-///   than the options ask for.
+/// The choice of weights that train, where no other is given: all. A choice is called with the name
+/// that a weight has in a checkpoint, and returns whether that weight trains:
+///
+///     const auto trains = [](std::string_view name) { return name.ends_with("proj.weight"); };
+///     auto gradients = zero_weights<float>(model.options(), trains);
+///     AdamW<float> optimizer(parameters(model, trains));
+struct AllWeights {
+  constexpr bool operator()(std::string_view) const noexcept { return true; }
+};
+
+/// The weights or gradients of a model with these options, in the order of visit_weights(); a tied
+/// head is not there twice. Empty ones are left out: gradients that are not wanted. The numbers are
+/// those of `weights` themselves.
+/// @throws ArgumentError if the weights are of another number of layers, or one that is not empty
+///   has another shape than the options ask for.
 template <std::floating_point T>
 std::vector<Parameter<T>> parameters(const ModelOptions& options,
                                      LanguageModelWeights<T>& weights) {
@@ -73,18 +88,22 @@ std::vector<Parameter<const T>> parameters(const ModelOptions& options,
   return detail::list_parameters<const T>(options, weights);
 }
 
-/// The weights of a model, whose numbers may change between calls, as an optimiser changes them.
-template <std::floating_point T>
-std::vector<Parameter<T>> parameters(LanguageModel<T>& model) {
+/// The weights of a model that `trains` chooses, whose numbers may change between calls, as an
+/// optimiser changes them.
+template <std::floating_point T, class Trains = AllWeights>
+std::vector<Parameter<T>> parameters(LanguageModel<T>& model, const Trains& trains = {}) {
   detail::ListParameters<T> list;
   model.visit_weights(list);
+  std::erase_if(list.found, [&](const Parameter<T>& weight) { return !trains(weight.name); });
   return std::move(list.found);
 }
 /// The same of a model that is only read.
-template <std::floating_point T>
-std::vector<Parameter<const T>> parameters(const LanguageModel<T>& model) {
+template <std::floating_point T, class Trains = AllWeights>
+std::vector<Parameter<const T>> parameters(const LanguageModel<T>& model,
+                                           const Trains& trains = {}) {
   detail::ListParameters<const T> list;
   model.visit_weights(list);
+  std::erase_if(list.found, [&](const Parameter<const T>& weight) { return !trains(weight.name); });
   return std::move(list.found);
 }
 

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // Random: random numbers that are a function of a seed and of what they are for.
 //
-// A training run asks for the numbers of step n of a purpose, and gets the same ones whether it ran
-// from the beginning or was resumed at n: there is no state of a generator to save.
+// A training run asks for the numbers of step n of a purpose. They are the same whether it ran from
+// the beginning or was resumed at n. There is no state of a generator to save.
 #pragma once
 
 #include <nha/config.hpp>
@@ -19,8 +19,8 @@ namespace detail {
 /// 2^64 divided by the golden ratio, made odd: the step of the sequence.
 inline constexpr std::uint64_t kGoldenStep = 0x9e3779b97f4a7c15u;
 
-/// A bijection of the 64-bit numbers in which each bit of the result depends on all bits of x: the
-/// output function of SplitMix64 (Steele, Lea and Flood, 2014).
+/// The output function of SplitMix64 (Steele, Lea and Flood, 2014): a bijection of the 64-bit
+/// numbers. Each bit of the result depends on all bits of x.
 constexpr std::uint64_t mix_bits(std::uint64_t x) noexcept {
   x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
   x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
@@ -36,9 +36,9 @@ inline constexpr std::uint64_t kRandomText = 2;
 inline constexpr std::uint64_t kRandomWindows = 3;
 
 /// A sequence of random numbers: SplitMix64 from a start that is mixed from a seed, a purpose and
-/// an index, a step of training for instance. A value: a copy goes on as the original does.
-/// bits(), uniform() and below() are the same on every machine; see normal() for what it depends
-/// on. Not for secrets.
+/// an index, a step of training for instance. A value: a copy goes on as the original does. bits(),
+/// uniform() and below() are the same on every machine. normal() says what it depends on. Not for
+/// secrets.
 class Random {
  public:
   constexpr explicit Random(std::uint64_t seed, std::uint64_t purpose = 0,

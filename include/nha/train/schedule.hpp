@@ -8,11 +8,11 @@
 
 #include <cmath>
 
-NHA_ISA_NAMESPACE_BEGIN
+NHA_NAMESPACE_BEGIN
 
-/// Rises evenly over the first warmup_steps steps, is at `peak` in the step after them, and falls
-/// along half a cosine (Loshchilov and Hutter, 2017, without restarts) to reach `floor` after
-/// total_steps steps, where it stays.
+/// Rises evenly over the first warmup_steps steps and is at `peak` in the step after them. It then
+/// falls along half a cosine (Loshchilov and Hutter, 2017, without restarts). After total_steps
+/// steps it is at `floor`, where it stays.
 struct CosineSchedule {
   double peak = 1e-3;
   Index warmup_steps = 0;
@@ -24,7 +24,7 @@ struct CosineSchedule {
   /// anywhere. Not 0 during the rise: step 0 has peak / (warmup_steps + 1).
   /// @throws ArgumentError if the step or an option is out of range: 0 <= floor <= peak, both
   ///   finite, and 0 <= warmup_steps < total_steps.
-  double learning_rate(Index step) const {
+  NHA_INLINE double learning_rate(Index step) const {
     check_argument(std::isfinite(peak) && peak >= 0, "peak is ", peak, "; expected 0 or more");
     check_argument(floor >= 0 && floor <= peak, "floor is ", floor, "; expected 0 to peak, ", peak);
     check_argument(warmup_steps >= 0 && warmup_steps < total_steps, "warmup_steps is ",
@@ -40,4 +40,4 @@ struct CosineSchedule {
   }
 };
 
-NHA_ISA_NAMESPACE_END
+NHA_NAMESPACE_END

@@ -13,9 +13,9 @@
 NHA_NAMESPACE_BEGIN
 
 /// Binary cross-entropy between a target and the share of attention that fell on the slots, which
-/// is sigmoid(lse_slots - lse_window); a mean over the queries of all layers that have slots and a
-/// window, those with empty slots counting as 0.
-/// Added to a model's loss it keeps training from leaving the slots unused.
+/// is sigmoid(lse_slots - lse_window). The mean is over the queries of all layers that have slots
+/// and a window; queries with empty slots count as 0. Added to a model's loss it keeps training
+/// from leaving the slots unused.
 struct SlotShareLoss {
   /// Factor of this loss in the sum; 0: there is none.
   double coefficient = 0;
@@ -45,10 +45,10 @@ inline void validate(const SlotShareLoss& options) {
 /// results of the operator, each times `scale`. Where the slots have no part at all (share 0: they
 /// were empty) there is nothing to pull at: no loss, and derivatives of 0.
 ///
-/// A derivative with respect to lse_slots is one with respect to lse and share both:
-/// lse_slots = lse + log(share). In the loss shares nearer to 0 or 1 than 1e-6 count as that near,
-/// so that nothing overflows; below 1e-6 the pull fades with the share, and one that has
-/// underflowed to 0 cannot be told from empty slots.
+/// A derivative with respect to lse_slots is one with respect to lse and share both: lse_slots =
+/// lse + log(share). In the loss, shares nearer to 0 or 1 than 1e-6 count as that near, so that
+/// nothing overflows. Below 1e-6 the pull fades with the share. A share that has underflowed to 0
+/// cannot be told from empty slots.
 /// @param share the operator's slot_share [count]
 /// @param d_lse, d_share derivatives with respect to the operator's lse and slot_share, written
 template <std::floating_point T>

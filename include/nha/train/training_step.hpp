@@ -43,12 +43,14 @@ struct TrainingOptions {
   /// The same weights may see other windows at every step.
   std::vector<Index> windows = {};
   SlotShareLoss slot_share = {};
-  /// Into how many shares of whole sequences a batch is cut, at most one for each sequence. The
-  /// shares are computed side by side, at most one by each thread, and their gradients summed in
-  /// order: the result depends on this number but not on the threads. Each share keeps a copy of
-  /// all gradients, so choose about as many as there are threads, and the same wherever results are
-  /// to be compared. Threads beyond this number compute no share and take no memory.
-  Index shares = 4;
+  /// Into how many micro-batches of whole sequences a batch is cut, at most one for each sequence.
+  /// They are computed side by side, at most one by each thread, and their gradients summed in
+  /// order. So the result depends on this number but not on the threads.
+  ///
+  /// Each micro-batch keeps a copy of the gradients, so choose about as many as there are threads.
+  /// Choose the same number wherever results are to be compared. Threads beyond this number have
+  /// nothing to do and take no memory.
+  Index micro_batches = 4;
 };
 
 /// What a batch cost.
@@ -91,7 +93,8 @@ Index check_training(const LanguageModel<T>& model, const TrainingBatch& batch,
       counted += targets(b, t) >= 0 ? 1 : 0;
     }
   validate(options.slot_share);
-  check_argument(options.shares >= 1, "shares is ", options.shares, "; expected 1 or more");
+  check_argument(options.micro_batches >= 1, "micro_batches is ", options.micro_batches,
+                 "; expected 1 or more");
   return counted;
 }
 
@@ -107,44 +110,50 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
     set_to_zero(list);
     return {};
   }
-  workspace.prepare(model, batch.tokens, options.windows, options.shares, gradients != nullptr,
+  using Tape = LanguageModelTape<T>;
+  const TapePass pass{.first_kept = gradients == nullptr ? model.options().layer_count()
+                                                         : Tape::first_layer(*gradients),
+                      .loss = options.slot_share};
+  workspace.prepare(model, batch.tokens,
+                    {.windows = options.windows,
+                     .micro_batches = options.micro_batches,
+                     .first_kept = pass.first_kept,
+                     .gradients = gradients == nullptr ? nullptr : &list},
                     executor.workers());
   const Index length = batch.tokens.extent(1);
   const double scale = counted == 0 ? 0.0 : 1.0 / static_cast<double>(counted);
-  const LanguageModelState<T>& any_state = *workspace.shares().front().state;
-  const Index hybrid = LanguageModelTape<T>::hybrid_layers(model, any_state);
-  const Index queries = batch.tokens.size() * model.options().shape.query_heads * hybrid;
+  const LanguageModelState<T>& any_state = *workspace.micro_batches().front().state;
+  const Index queries = batch.tokens.size() * Tape::hybrid_query_heads(model, any_state);
 
   const auto task = [&](Index n, Index worker_index) {
-    auto& share = workspace.shares()[static_cast<std::size_t>(n)];
+    auto& part = workspace.micro_batches()[static_cast<std::size_t>(n)];
     auto& worker = workspace.worker(n, worker_index);
-    const auto tokens = batch.tokens.template slice<0>(share.first, share.count);
+    const auto tokens = batch.tokens.template slice<0>(part.first, part.count);
     const TensorView<const std::int32_t, Dynamic> targets(
-        batch.targets.data() + share.first * length, {share.count * length});
-    const Rows x = worker.tape.forward(model, tokens, *share.state);
+        batch.targets.data() + part.first * length, {part.count * length});
+    const Rows x = worker.tape.forward(model, tokens, *part.state, pass);
+    part.slot_share = worker.tape.slot_share_sum();
     if (gradients == nullptr) {
-      share.cross_entropy = cross_entropy<T>(x, model.head(), targets, worker.cross_entropy);
-      share.slot_share =
-          worker.tape.slot_share_losses(model, tokens, *share.state, options.slot_share);
+      part.cross_entropy = cross_entropy<T>(x, model.head(), targets, worker.cross_entropy);
       return;
     }
-    LanguageModelWeights<T>& sum = n == 0 ? *gradients : share.gradients;
-    set_to_zero(n == 0 ? list : share.parameters);
+    LanguageModelWeights<T>& sum = n == 0 ? *gradients : part.gradients;
+    set_to_zero(n == 0 ? list : part.parameters);
     const Rows dx(reinterpret_cast<T*>(worker.dx.data()), x.extents());
     Tensor<T, 2>& d_head = model.options().tied_head ? sum.embeddings : sum.head;
-    share.cross_entropy = cross_entropy<T>(x, model.head(), targets, worker.cross_entropy,
-                                           {.scale = scale, .dx = dx, .dhead = d_head.view()});
-    share.slot_share =
-        worker.tape.backward(model, tokens, *share.state, dx, sum, options.slot_share, queries);
+    part.cross_entropy = cross_entropy<T>(
+        x, model.head(), targets, worker.cross_entropy,
+        {.scale = scale, .dx = Tape::wants_rows(sum) ? dx : Rows(), .dhead = d_head.view()});
+    worker.tape.backward(model, tokens, *part.state, dx, sum, options.slot_share, queries);
   };
-  const auto count = static_cast<Index>(workspace.shares().size());
+  const auto count = static_cast<Index>(workspace.micro_batches().size());
   executor.run(count, task);
 
   TrainingLoss loss{.targets = counted};
-  for (const auto& share : workspace.shares()) {
-    loss.cross_entropy += share.cross_entropy.loss;
-    loss.slot_share += share.slot_share;
-    loss.correct += share.cross_entropy.correct;
+  for (const auto& part : workspace.micro_batches()) {
+    loss.cross_entropy += part.cross_entropy.loss;
+    loss.slot_share += part.slot_share;
+    loss.correct += part.cross_entropy.correct;
   }
   if (counted > 0) loss.cross_entropy /= static_cast<double>(counted);
   if (queries > 0) loss.slot_share /= static_cast<double>(queries);
@@ -155,14 +164,20 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 }  // namespace detail
 
 /// The loss of a model on a batch: the mean cross-entropy of its targets, and the auxiliary loss if
-/// it has a coefficient. `gradients` are those of TrainingLoss::sum(), but for
+/// there is one. `gradients` are those of TrainingLoss::sum(), but for
 /// SlotShareLoss::through_window.
 ///
-/// Memory beyond the gradients: for each share that is computed at once with others the results of
-/// every step of every layer for its tokens, but no logits; for each share but the first a copy of
-/// the gradients. After a step of these sizes another allocates only the list of the gradients, and
-/// states where the windows are others.
-/// @param gradients overwritten: weights of the model's shapes, such as zero_weights() makes
+/// An empty gradient is not wanted: its weight is frozen, and nothing is computed that only this
+/// gradient would need. Layers below the lowest one that trains keep no results.
+///
+/// Memory beyond the gradients: a copy of them for each micro-batch but the first. For each
+/// micro-batch that is computed at once with others, also the results of every step of every layer
+/// for its tokens, but no logits.
+///
+/// After a step of these sizes another allocates only the list of the gradients. Where the windows
+/// are others it allocates states too.
+/// @param gradients overwritten: weights of the model's shapes, such as zero_weights() makes; some
+///   may be empty
 /// @throws ArgumentError if a token or target is not in the vocabulary, shapes do not fit, or an
 ///   option is out of range; nothing has then been touched.
 template <std::floating_point T, Executor E = const Serial>
@@ -173,7 +188,7 @@ TrainingLoss loss_and_gradients(const LanguageModel<T>& model, const TrainingBat
                                workspace, options, executor);
 }
 
-/// The same loss alone.
+/// The same loss alone. It takes memory for the results of one layer, not of all.
 /// @throws ArgumentError as loss_and_gradients() does.
 template <std::floating_point T, Executor E = const Serial>
 TrainingLoss evaluate(const LanguageModel<T>& model, const TrainingBatch& batch,

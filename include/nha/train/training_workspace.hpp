@@ -23,7 +23,7 @@
 #include <cstdint>
 #include <optional>
 #include <span>
-#include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -47,7 +47,7 @@ class TrainingWorkspace {
   using Tokens = typename LanguageModel<T>::Tokens;
 
   TrainingWorkspace() = default;
-  // Its parts refer to each other; what is in it between steps is not worth a copy.
+  // Pointers of one part lead into another. Between steps there is nothing in it worth a copy.
   TrainingWorkspace(const TrainingWorkspace&) = delete;
   TrainingWorkspace& operator=(const TrainingWorkspace&) = delete;
   TrainingWorkspace(TrainingWorkspace&&) = default;
@@ -57,10 +57,10 @@ class TrainingWorkspace {
   // What follows is for loss_and_gradients() and evaluate().
 
   /// Consecutive sequences of a batch, which one task computes.
-  struct Share {
+  struct MicroBatch {
     Index first = 0, count = 0;
     std::optional<LanguageModelState<T>> state;
-    // Of all but the first share, which has the caller's; and what parameters() says of them.
+    // Of all but the first micro-batch, which has the caller's; and what parameters() says of them.
     LanguageModelWeights<T> gradients;
     std::vector<Parameter<T>> parameters;
     CrossEntropy cross_entropy = {};
@@ -72,44 +72,49 @@ class TrainingWorkspace {
     Workspace cross_entropy;
     Workspace dx;
   };
+  /// What passes over a batch are for.
+  struct Pass {
+    const std::vector<Index>& windows;  // as in TrainingOptions
+    Index micro_batches;
+    Index first_kept;  // as in TapePass
+    /// What parameters() says of the caller's gradients; null where there are none.
+    const std::vector<Parameter<T>>* gradients;
+  };
 
-  /// Cuts a batch, not an empty one, into at most `shares` shares and takes all memory that its
-  /// passes need: a tape and a head's block, of the largest share, for as many shares as `workers`
-  /// workers of an executor compute at once, and gradients for each share but the first.
-  /// @throws ArgumentError if the number of windows is not that of the layers or one is out of
-  /// range
-  void prepare(const LanguageModel<T>& model, const Tokens& tokens,
-               const std::vector<Index>& windows, Index shares, bool with_gradients,
+  /// Cuts a batch, not an empty one, into micro-batches and takes all memory that its passes need.
+  /// There are as many tapes and head's blocks as an executor of `workers` workers computes
+  /// micro-batches at once, each of the size of the largest. Each micro-batch but the first has
+  /// gradients.
+  /// @throws ArgumentError if the number of windows is not that of the layers, or one is out of
+  ///   range.
+  void prepare(const LanguageModel<T>& model, const Tokens& tokens, const Pass& pass,
                Index workers) {
     const Index sequences = tokens.extent(0);
-    const Index count = std::min(shares, sequences);
-    cut(model, {model.options(), shortened(model, windows, tokens.extent(1)), sequences, count});
-    for (Index n = 1; n < count && with_gradients; ++n) {
-      Share& share = shares_[static_cast<std::size_t>(n)];
-      if (!share.parameters.empty()) continue;
-      if (share.gradients.layers.empty()) share.gradients = zero_weights<T>(model.options());
-      share.parameters = parameters(model.options(), share.gradients);
-    }
-    const Share& largest = shares_.back();
+    const Index count = std::min(pass.micro_batches, sequences);
+    cut(model, shortened(model, pass.windows, tokens.extent(1)), sequences, count);
+    if (pass.gradients != nullptr)
+      for (std::size_t n = 1; n < micro_batches_.size(); ++n)
+        prepare_gradients(model, *pass.gradients, micro_batches_[n]);
+    const MicroBatch& largest = micro_batches_.back();
     const Tokens most = tokens.template slice<0>(largest.first, largest.count);
-    by_share_ = workers > count;
+    by_micro_batch_ = workers > count;
     const auto at_once = static_cast<std::size_t>(std::min(workers, count));
     if (workers_.size() < at_once) workers_.resize(at_once);
+    const auto rows = static_cast<std::size_t>(most.size() * model.options().hidden());
     for (Worker& worker : std::span(workers_).first(at_once)) {
-      worker.tape.reserve(model, most, *largest.state);
-      worker.dx.reserve(static_cast<std::size_t>(most.size() * model.options().shape.hidden) *
-                        sizeof(T));
+      worker.tape.reserve(model, most, *largest.state, pass.first_kept);
+      if (pass.gradients != nullptr) worker.dx.reserve(rows * sizeof(T));
       worker.cross_entropy.reserve(cross_entropy_workspace_bytes<T>(
-          most.size(), model.options().shape.hidden, model.options().vocabulary));
+          most.size(), model.options().hidden(), model.options().vocabulary));
     }
   }
 
-  /// Adds the gradients of the other shares to those of the first, in order.
+  /// Adds the gradients of the other micro-batches to those of the first, in order.
   template <Executor E>
   void add_gradients(const std::vector<Parameter<T>>& first, E&& executor) const {
-    for (std::size_t n = 1; n < shares_.size(); ++n) {
+    for (std::size_t n = 1; n < micro_batches_.size(); ++n) {
       const auto task = [&](Index i, Index) {
-        const auto& values = shares_[n].parameters[static_cast<std::size_t>(i)].values;
+        const auto& values = micro_batches_[n].parameters[static_cast<std::size_t>(i)].values;
         const auto& total = first[static_cast<std::size_t>(i)].values;
         for (std::size_t k = 0; k < values.size(); ++k) total[k] += values[k];
       };
@@ -117,21 +122,20 @@ class TrainingWorkspace {
     }
   }
 
-  std::vector<Share>& shares() noexcept { return shares_; }
-  /// What the task of a share works with when a worker of the executor runs it. Where there are
-  /// more workers than shares each share has its own, for any of them may run it.
-  Worker& worker(Index share, Index worker) noexcept {
-    return workers_[static_cast<std::size_t>(by_share_ ? share : worker)];
+  std::vector<MicroBatch>& micro_batches() noexcept { return micro_batches_; }
+  /// What the task of a micro-batch works with when a worker of the executor runs it. Where there
+  /// are more workers than micro-batches each micro-batch has its own, for any of them may run it.
+  Worker& worker(Index micro_batch, Index worker) noexcept {
+    return workers_[static_cast<std::size_t>(by_micro_batch_ ? micro_batch : worker)];
   }
   const std::vector<Worker>& workers() const noexcept { return workers_; }
 
  private:
-  /// What shares were made for.
+  /// What micro-batches were made for.
   struct Plan {
     ModelOptions model;
     ModelStateOptions windows;  // and nothing else of the states
-    Index sequences = 0, shares = 0;
-    bool operator==(const Plan&) const = default;
+    Index sequences = 0;
   };
 
   /// The windows for sequences of `tokens` tokens: longer ones than that change nothing but the
@@ -139,38 +143,55 @@ class TrainingWorkspace {
   static ModelStateOptions shortened(const LanguageModel<T>& model,
                                      const std::vector<Index>& windows, Index tokens) {
     ModelStateOptions shortened;
-    for (Index n = 0; n < model.options().layers; ++n) {
-      AttentionOptions layer = layer_attention_options(model.options(), {.windows = windows}, n);
+    const std::size_t layers = model.options().layers.size();
+    for (std::size_t n = 0; n < layers; ++n) {
+      AttentionOptions layer =
+          layer_attention_options(model.options(), {.windows = windows}, static_cast<Index>(n));
       const Index most = std::max(tokens, layer.slot_delay.value_or(0));
       shortened.windows.push_back(std::min(layer.window, most));
       if (layer.head_windows.empty()) continue;
       for (Index& window : layer.head_windows) window = std::min(window, most);
-      shortened.head_windows.resize(static_cast<std::size_t>(model.options().layers));
-      shortened.head_windows[static_cast<std::size_t>(n)] = std::move(layer.head_windows);
+      shortened.head_windows.resize(layers);
+      shortened.head_windows[n] = std::move(layer.head_windows);
     }
     return shortened;
   }
 
-  void cut(const LanguageModel<T>& model, Plan plan) {
-    if (plan == plan_) return;
-    if (!(plan.model == plan_.model)) shares_.clear();
+  void cut(const LanguageModel<T>& model, ModelStateOptions windows, Index sequences, Index count) {
+    const bool same_model = plan_.model == model.options();
+    if (same_model && plan_.windows == windows && plan_.sequences == sequences &&
+        static_cast<Index>(micro_batches_.size()) == count)
+      return;
+    if (!same_model) micro_batches_.clear();
     plan_ = {};  // in case memory runs out
-    shares_.resize(static_cast<std::size_t>(plan.shares));
-    for (Index n = 0; n < plan.shares; ++n) {
-      Share& share = shares_[static_cast<std::size_t>(n)];
-      share.parameters.clear();  // the gradients may have moved
-      share.first = plan.sequences * n / plan.shares;
-      share.count = plan.sequences * (n + 1) / plan.shares - share.first;
-      ModelStateOptions options = plan.windows;
-      options.batch = share.count;
-      share.state = model.make_state(options);
+    micro_batches_.resize(static_cast<std::size_t>(count));
+    for (Index n = 0; n < count; ++n) {
+      MicroBatch& part = micro_batches_[static_cast<std::size_t>(n)];
+      part.first = sequences * n / count;
+      part.count = sequences * (n + 1) / count - part.first;
+      windows.batch = part.count;
+      part.state = model.make_state(windows);
     }
-    plan_ = std::move(plan);
+    windows.batch = 1;
+    plan_ = {model.options(), std::move(windows), sequences};
   }
 
-  std::vector<Share> shares_;
+  /// Makes a micro-batch's gradients: of the weights of which the caller's are wanted.
+  static void prepare_gradients(const LanguageModel<T>& model,
+                                const std::vector<Parameter<T>>& wanted, MicroBatch& part) {
+    const auto same_name = [](const auto& a, const auto& b) { return a.name == b.name; };
+    if (!part.gradients.layers.empty() && std::ranges::equal(part.parameters, wanted, same_name))
+      return;
+    part.parameters.clear();
+    part.gradients = zero_weights<T>(model.options(), [&](std::string_view name) {
+      return std::ranges::any_of(wanted, [&](const auto& weight) { return weight.name == name; });
+    });
+    part.parameters = parameters(model.options(), part.gradients);
+  }
+
+  std::vector<MicroBatch> micro_batches_;
   std::vector<Worker> workers_;
-  bool by_share_ = false;
+  bool by_micro_batch_ = false;
   Plan plan_;
 };
 
