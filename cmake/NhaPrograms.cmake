@@ -43,11 +43,8 @@ endif()
 
 # The target all_verify_interface_header_sets compiles every public header alone, those whose
 # dependencies are here.
-set(verified nha)
-if(NOT model_problem)
-  list(APPEND verified nha_model nha_train)
-endif()
-if(NOT model_problem AND NOT json_problem)
+set(verified nha nha_model nha_train)
+if(NOT json_problem)
   list(APPEND verified nha_io)
 endif()
 if(NOT eigen_problem)
