@@ -21,12 +21,22 @@
 #include <cstddef>
 #include <cstdint>
 #include <span>
+#include <utility>
 
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
 enum class Overlap { none, some, unknown };
+
+/// Sorts a few items, largest stride first. Of std::sort, which has code for many items, g++ 12
+/// warns that it leaves the array.
+template <class Item>
+void sort_by_stride(Item* items, int count) noexcept {
+  for (int i = 1; i < count; ++i)
+    for (int j = i; j > 0 && items[j - 1].stride < items[j].stride; --j)
+      std::swap(items[j - 1], items[j]);
+}
 
 /// The memory of a view, seen as bytes.
 struct ViewMemory {
@@ -59,8 +69,7 @@ struct ViewMemory {
 
   /// Sorts the axes, largest stride first, and makes those that are contiguous part of the width.
   void fold() noexcept {
-    std::sort(axes, axes + axis_count,
-              [](const Axis& a, const Axis& b) { return a.stride > b.stride; });
+    sort_by_stride(axes, axis_count);
     for (; axis_count > 0 && axes[axis_count - 1].stride == width; --axis_count)
       width *= axes[axis_count - 1].last + 1;
   }
@@ -90,8 +99,7 @@ class StepSearch {
   }
   /// After the last add().
   void sort() noexcept {
-    std::sort(steps_, steps_ + count_,
-              [](const Steps& a, const Steps& b) { return a.stride > b.stride; });
+    sort_by_stride(steps_, count_);
     for (int n = count_ - 1; n >= 0; --n) {
       lowest_[n] = lowest_[n + 1] + steps_[n].least * steps_[n].stride;
       highest_[n] = highest_[n + 1] + steps_[n].most * steps_[n].stride;
