@@ -65,8 +65,7 @@ TEST(Error, MessageTakesTextOfEveryKind) {
   const std::string_view part = std::string_view("cd").substr(0, 1);
   EXPECT_EQ(nha::detail::message(pointer, owned, part, "d", std::string(), std::string(100, 'e')),
             "abcd" + std::string(100, 'e'));
-  EXPECT_EQ(nha::detail::message(std::string_view("in\0side", 7)),
-            std::string("in\0side", 7));
+  EXPECT_EQ(nha::detail::message(std::string_view("in\0side", 7)), std::string("in\0side", 7));
 }
 
 // Checks that hold cost nothing to say: a message is put together for a failure only.

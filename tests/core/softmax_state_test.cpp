@@ -192,9 +192,9 @@ TYPED_TEST(SoftmaxStateOf, LogitsFarApartNeitherOverflowNorVanish) {
 TYPED_TEST(SoftmaxStateOf, NanOrInfinityAmongTheLogitsMakesEveryResultNan) {
   using T = TypeParam;
   constexpr T kInf = nha::kInfinity<T>;
-  const std::vector<T> bad[] = {{kNan<T>},         {1, kNan<T>},    {kNan<T>, 1},    {-kInf, kNan<T>},
-                                {kNan<T>, kNan<T>}, {kInf},          {1, kInf, 2},    {kInf, kInf},
-                                {kInf, kNan<T>},   {-kInf, kInf},   {kNan<T>, -kInf}};
+  const std::vector<T> bad[] = {
+      {kNan<T>},    {1, kNan<T>}, {kNan<T>, 1},    {-kInf, kNan<T>}, {kNan<T>, kNan<T>}, {kInf},
+      {1, kInf, 2}, {kInf, kInf}, {kInf, kNan<T>}, {-kInf, kInf},    {kNan<T>, -kInf}};
   const std::vector<T> good[] = {{}, {-kInf}, {0}, {1, 2, 3}, {std::numeric_limits<T>::max()}};
   for (std::size_t i = 0; i < std::size(bad); ++i) {
     SCOPED_TRACE(i);

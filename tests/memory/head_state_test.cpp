@@ -55,8 +55,8 @@ TEST(HeadState, ReadsAsConstFromTheSameNumbers) {
 TEST(HeadState, OfAConstStateIsConst) {
   using State = nha::AttentionState<float>;
   using Access = nha::detail::StateAccess;
-  static_assert(std::is_same_v<decltype(Access::head(std::declval<State&>(), 0, 0)),
-                               HeadState<float>>);
+  static_assert(
+      std::is_same_v<decltype(Access::head(std::declval<State&>(), 0, 0)), HeadState<float>>);
   static_assert(std::is_same_v<decltype(Access::head(std::declval<const State&>(), 0, 0)),
                                ConstHeadState<float>>);
   State state({.batch = 2, .kv_heads = 2, .key_dim = 3, .value_dim = 5, .slots = 2});

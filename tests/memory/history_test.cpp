@@ -79,7 +79,8 @@ TEST(SequenceHistory, ReachesBackFromTheFurthestPosition) {
 // A state begins, and is reset, as a block of zeros; so are its copies of the slots.
 TEST(SequenceHistory, ZerosAreASequenceWithoutTokens) {
   static_assert(std::is_trivially_copyable_v<SequenceHistory>);
-  const auto zeros = std::bit_cast<SequenceHistory>(std::array<std::byte, sizeof(SequenceHistory)>{});
+  const auto zeros =
+      std::bit_cast<SequenceHistory>(std::array<std::byte, sizeof(SequenceHistory)>{});
   EXPECT_EQ(zeros.tokens_seen, 0);
   EXPECT_EQ(zeros.oldest_reachable, 0);
   for (std::int64_t position = 0; position < 4; ++position)

@@ -495,10 +495,10 @@ class Wander {
   RandomCase<T> case_;
   CaseOutputs<T> out_;
   State state_;
-  std::vector<Index> kept_;        // the tokens that have not been taken back
-  std::map<Index, State> as_of_;   // the state when so many tokens had been seen
-  Index oldest_ = 0;               // can be gone back to
-  Index exact_from_ = 0;           // from here on to the bit
+  std::vector<Index> kept_;       // the tokens that have not been taken back
+  std::map<Index, State> as_of_;  // the state when so many tokens had been seen
+  Index oldest_ = 0;              // can be gone back to
+  Index exact_from_ = 0;          // from here on to the bit
   int exact_ = 0, inexact_ = 0;
 };
 

@@ -104,8 +104,8 @@ TEST(SlidingWindowView, IsReadThroughAConstView) {
   push_token<float>(window, 5);
   const nha::SlidingWindowView<const float> read = window.view();
   static_assert(std::is_same_v<decltype(read.key_row(0)), const float*>);
-  static_assert(std::is_same_v<decltype(std::as_const(window).view()),
-                               nha::SlidingWindowView<const float>>);
+  static_assert(
+      std::is_same_v<decltype(std::as_const(window).view()), nha::SlidingWindowView<const float>>);
   EXPECT_EQ(read.capacity, 3);
   EXPECT_EQ(read.key_row(0)[1], -5);
   EXPECT_EQ(read.value_row(0)[2], 52);

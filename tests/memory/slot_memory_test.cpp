@@ -108,8 +108,8 @@ TEST(SlotMemoryView, IsReadThroughAConstView) {
   const nha::SlotMemoryView<const float> read = memory.view();
   static_assert(std::is_same_v<decltype(read.key), const float*>);
   static_assert(std::is_same_v<decltype(read.mass), const float*>);
-  static_assert(std::is_same_v<decltype(std::as_const(memory).view()),
-                               nha::SlotMemoryView<const float>>);
+  static_assert(
+      std::is_same_v<decltype(std::as_const(memory).view()), nha::SlotMemoryView<const float>>);
   EXPECT_EQ(read.count, 4);
   EXPECT_EQ(read.key_dim, 2);
   EXPECT_EQ(read.value_dim, 3);
@@ -124,8 +124,8 @@ TEST(SlotMemoryView, IsReadThroughAConstView) {
 TEST(SlotMemoryView, KeepsMassesOfHalfSlotsInFloat) {
   using View = nha::SlotMemoryView<nha::bfloat16>;
   static_assert(std::is_same_v<decltype(View::mass), float*>);
-  static_assert(std::is_same_v<decltype(nha::SlotMemoryView<const nha::bfloat16>::mass),
-                               const float*>);
+  static_assert(
+      std::is_same_v<decltype(nha::SlotMemoryView<const nha::bfloat16>::mass), const float*>);
   nha::Arena size(nullptr);
   (void)View::take(size, 3, 5, 20);  // rows of 32 slots and of 16 values
   EXPECT_EQ(size.used(), 3u * 32 * 2 + 20u * 16 * 2 + 32u * 4);
