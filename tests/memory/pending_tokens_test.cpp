@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <nha/core/buffer.hpp>
 #include <nha/memory/pending_tokens.hpp>
 
 #include <gtest/gtest.h>
@@ -14,9 +15,9 @@ using nha::Buffer;
 using nha::Index;
 
 /// Owns the rows of a view.
-template <class T, Index KeyDim = nha::Dynamic, Index Slots = nha::Dynamic>
+template <class T>
 struct Rows {
-  using View = nha::PendingTokensView<T, KeyDim, Slots>;
+  using View = nha::PendingTokensView<T>;
 
   explicit Rows(Index capacity) {
     Arena size(nullptr);
@@ -72,7 +73,6 @@ TEST(PendingTokens, KeepsTheNewestTokensByPosition) {
   expect_newest_are_kept(Rows<double>(5).view);
   expect_newest_are_kept(Rows<nha::bfloat16>(5).view);
   expect_newest_are_kept(Rows<nha::float16>(5).view);
-  expect_newest_are_kept(Rows<float, 2, 3>(5).view);
 }
 
 TEST(PendingTokens, PositionsMayBeBeyondThirtyTwoBits) {
@@ -87,6 +87,17 @@ TEST(PendingTokens, KeepsNothingWithoutCapacity) {
   EXPECT_EQ(rows.end, 0u);
   push_token(rows.view, 0);
   push_token(rows.view, 1);
+}
+
+TEST(PendingTokens, AreReadThroughAConstView) {
+  const Rows<nha::bfloat16> rows(3);
+  push_token(rows.view, 4);
+  const nha::PendingTokensView<const nha::bfloat16> read = rows.view;
+  static_assert(std::is_same_v<decltype(read.key_row(0)), const nha::bfloat16*>);
+  static_assert(std::is_same_v<decltype(read.retention_row(0)), const float*>);
+  static_assert(std::is_same_v<decltype(read.write_row(0)), const float*>);
+  EXPECT_EQ(read.capacity, 3);
+  expect_token(read, 4);
 }
 
 TEST(PendingTokens, SectionsDoNotOverlap) {

@@ -8,6 +8,8 @@
 #include <limits>
 #include <memory_resource>
 #include <random>
+#include <type_traits>
+#include <utility>
 #include <vector>
 
 #include "support/expect_error.hpp"
@@ -100,20 +102,33 @@ TEST(SlotMemory, WritesWhatTheGateForgetsWhereNoStrengthIsGiven) {
   EXPECT_FLOAT_EQ(memory.mass()(2), 1e-9f);  // 1 - exp(-1e-9) is 0 in float
 }
 
-TEST(SlotMemory, StaticSizesGiveTheSameBits) {
-  SlotMemory<float, 3, 2, 4> fixed;
-  SlotMemory<float> dynamic(3, 2, 4);
-  const std::vector<float> gate = {-0.1f, -0.7f, -3.0f, -1e-5f}, key = {0.3f, -1.7f, 2.2f},
-                           value = {0.1f, 0.9f};
-  for (int t = 0; t < 3; ++t) {
-    fixed.enter(row(gate), {}, row(key), row(value));
-    dynamic.enter(row(gate), {}, row(key), row(value));
-  }
-  for (Index m = 0; m < 4; ++m) {
-    for (Index d = 0; d < 3; ++d) EXPECT_EQ(fixed.keys()(m, d), dynamic.keys()(m, d));
-    for (Index d = 0; d < 2; ++d) EXPECT_EQ(fixed.values()(m, d), dynamic.values()(m, d));
-    EXPECT_EQ(fixed.mass()(m), dynamic.mass()(m));
-  }
+TEST(SlotMemoryView, IsReadThroughAConstView) {
+  SlotMemory<float> memory(2, 3, 4);
+  enter<float>(memory, {0, 0, 0, 0}, {1, 2, 3, 4}, {5, 6}, {7, 8, 9});
+  const nha::SlotMemoryView<const float> read = memory.view();
+  static_assert(std::is_same_v<decltype(read.key), const float*>);
+  static_assert(std::is_same_v<decltype(read.mass), const float*>);
+  static_assert(
+      std::is_same_v<decltype(std::as_const(memory).view()), nha::SlotMemoryView<const float>>);
+  EXPECT_EQ(read.count, 4);
+  EXPECT_EQ(read.key_dim, 2);
+  EXPECT_EQ(read.value_dim, 3);
+  EXPECT_EQ(read.key_at(3, 1), 24);
+  EXPECT_EQ(read.value_at(2, 0), 21);
+  EXPECT_EQ(read.mass[1], 2);
+  EXPECT_EQ(&read.keys()(3, 1), &read.key_at(3, 1));
+  EXPECT_EQ(&read.values()(2, 1), &read.value_at(2, 1));
+  EXPECT_EQ(&read.masses()(3), &read.mass[3]);
+}
+
+TEST(SlotMemoryView, KeepsMassesOfHalfSlotsInFloat) {
+  using View = nha::SlotMemoryView<nha::bfloat16>;
+  static_assert(std::is_same_v<decltype(View::mass), float*>);
+  static_assert(
+      std::is_same_v<decltype(nha::SlotMemoryView<const nha::bfloat16>::mass), const float*>);
+  nha::Arena size(nullptr);
+  (void)View::take(size, 3, 5, 20);  // rows of 32 slots and of 16 values
+  EXPECT_EQ(size.used(), 3u * 32 * 2 + 20u * 16 * 2 + 32u * 4);
 }
 
 TEST(SlotMemory, PaddingStaysZero) {
@@ -166,8 +181,6 @@ TEST(SlotMemory, RefusesWrongSizes) {
   NHA_EXPECT_ERROR(SlotMemory<float>(-1, 2, 2), nha::ArgumentError, "key_dim is -1");
   NHA_EXPECT_ERROR(SlotMemory<float>(2, -1, 2), nha::ArgumentError, "value_dim is -1");
   NHA_EXPECT_ERROR(SlotMemory<float>(2, 2, -1), nha::ArgumentError, "slots is -1");
-  NHA_EXPECT_ERROR((SlotMemory<float, 4, 2, 2>(3, 2, 2)), nha::ArgumentError,
-                   "key_dim is 3; the type says 4");
   SlotMemory<float> memory(2, 3, 1);
   NHA_EXPECT_ERROR(enter<float>(memory, {0, 0}, {}, {1, 1}, {1, 1, 1}), nha::ArgumentError,
                    "log_gate has 2 elements; expected 1");

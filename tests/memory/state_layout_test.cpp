@@ -12,7 +12,7 @@
 namespace {
 
 using nha::Index;
-using Layout = nha::detail::StateLayout<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
+using Layout = nha::detail::StateLayout<float>;
 
 TEST(StateLayout, PartsOfHeadsLieSideBySideInsideTheBlock) {
   const nha::AttentionOptions options{.head_windows = {3, 0, 20}};
@@ -28,16 +28,16 @@ TEST(StateLayout, PartsOfHeadsLieSideBySideInsideTheBlock) {
       const auto sections = layout.head(block.data(), h);
       const auto slots = [&](const auto& view) {
         add(view.key, view.key_dim * view.key_stride());
-        add(view.value, view.slots * view.value_stride());
+        add(view.value, view.count * view.value_stride());
         add(view.mass, view.key_stride());
       };
-      slots(sections.state.slots);
+      slots(sections.memories.slots);
       if (max_rollback > 0)
         for (const auto& snapshot : sections.snapshots) slots(snapshot);
-      const auto& window = sections.state.window;
+      const auto& window = sections.memories.window;
       add(window.key, window.capacity * window.key_stride());
       add(window.value, window.capacity * window.value_stride());
-      const auto& pending = sections.state.pending;
+      const auto& pending = sections.memories.pending;
       add(pending.key, pending.capacity * pending.key_stride());
       add(pending.retention, pending.capacity * pending.gate_stride());
       add(pending.write, pending.capacity * pending.gate_stride());
@@ -54,8 +54,8 @@ TEST(StateLayout, PartsOfHeadsLieSideBySideInsideTheBlock) {
 TEST(StateLayout, RefusesWhatNoMemoryHolds) {
   NHA_EXPECT_ERROR(Layout({}, {.window = Index{1} << 50}, 0), nha::ArgumentError, "a state");
   NHA_EXPECT_ERROR(Layout({}, {}, -1), nha::ArgumentError, "max_rollback is -1");
-  using Fixed = nha::detail::StateLayout<float, 64, 64, 32>;
-  NHA_EXPECT_ERROR(Fixed({.slots = 33}, {}, 0), nha::ArgumentError, "the type says 32");
+  NHA_EXPECT_ERROR(Layout({.slots = -1}, {}, 0), nha::ArgumentError, "slots is -1");
+  NHA_EXPECT_ERROR(Layout({}, {.window = -1}, 0), nha::ArgumentError, "window is -1");
 }
 
 }  // namespace

@@ -8,7 +8,7 @@
 #include <cstdint>
 #include <limits>
 #include <memory_resource>
-#include <random>
+#include <type_traits>
 #include <utility>
 #include <vector>
 
@@ -100,6 +100,49 @@ TEST(AttentionState, StaticSizesMustBeTheShapes) {
   NHA_EXPECT_ERROR(Fixed({.key_dim = 16, .value_dim = 32, .slots = 9}), ArgumentError,
                    "slots is 9; the type says 8");
 }
+
+template <class T, class Fixed>
+void expect_static_sizes_are_checks_only(const AttentionOptions& options) {
+  const RandomCase<T> c(
+      {.batch = 2, .tokens = 20, .kv_heads = 2, .key_dim = 3, .value_dim = 5, .slots = 4});
+  CaseOutputs<T> out(c.shape), again(c.shape);
+  StateOf<T, typename Fixed::SlotType> state(c.attention_shape(), options, 3);
+  Fixed fixed(c.attention_shape(), options, 3);
+  // One type does the work, so every algorithm is compiled once.
+  static_assert(std::is_same_v<typename Fixed::Base, typename decltype(state)::Base>);
+  static_assert(sizeof(Fixed) == sizeof(typename Fixed::Base));
+  EXPECT_EQ(fixed.bytes(), state.bytes());
+  step_range(c, state, out, 0, 12);
+  step_range(c, fixed, again, 0, 12);
+  EXPECT_TRUE(same_bits(again, out, 0, 12));
+  EXPECT_TRUE(fixed == state);
+  fixed.rollback(1, 2);
+  EXPECT_FALSE(fixed == state);
+  state.fork(1, fixed, 1);
+  EXPECT_TRUE(fixed == state);
+  prefill_range(c, state, out, 12, 20, 8);
+  fixed.reset();
+  state.fork(0, fixed, 1);
+  fixed.fork(1, fixed, 0);
+  state.fork(1, fixed, 1);
+  EXPECT_TRUE(fixed == state);
+}
+
+TEST(AttentionState, StaticSizesAreChecksOnly) {
+  for (const AttentionOptions& options :
+       {AttentionOptions{.window = 4}, AttentionOptions{.slot_delay = 1, .head_windows = {2, 9}}}) {
+    expect_static_sizes_are_checks_only<float, AttentionState<float, 3, 5, 4>>(options);
+    expect_static_sizes_are_checks_only<double, AttentionState<double, nha::Dynamic, 5>>(options);
+    using Halves = AttentionState<nha::bfloat16, 3, nha::Dynamic, 4, nha::float16>;
+    expect_static_sizes_are_checks_only<nha::bfloat16, Halves>(options);
+  }
+}
+
+// A base may be used through a reference; alone it would be a state whose sizes nobody checked.
+using StateBase = nha::AttentionStateBase<float>;
+static_assert(!std::is_copy_constructible_v<StateBase> && !std::is_destructible_v<StateBase>);
+static_assert(!std::is_copy_assignable_v<StateBase> && !std::is_move_assignable_v<StateBase>);
+static_assert(!std::is_assignable_v<AttentionState<float, 3, 5, 4>&, AttentionState<float>&>);
 
 TEST(AttentionState, MayHaveNoSequences) {
   AttentionState<float> state({.batch = 0}, {}, 3);
@@ -547,178 +590,6 @@ TEST(AttentionState, ForkRefusesStatesOfAnotherKind) {
   AttentionState<float> target({.batch = 1, .kv_heads = 2, .slots = 4}, options, 3);
   NHA_EXPECT_ERROR(source.fork(2, target, 0), ArgumentError, "sequence is 2; expected 0 to 1");
   NHA_EXPECT_ERROR(source.fork(0, target, 1), ArgumentError, "sequence is 1; expected 0 to 0");
-}
-
-// --- Rollback
-// -------------------------------------------------------------------------------------
-
-/// Every rollback from every position of a stepped sequence is as never having gone on.
-template <class T, class SlotScalar = nha::accumulate_t<T>>
-void expect_rollback_is_exact(const StateSetting& setting, Index max_rollback) {
-  SCOPED_TRACE(setting.name + ", max_rollback " + std::to_string(max_rollback));
-  constexpr Index kTokens = 23, kMore = 12;
-  const RandomCase<T> c(small_case(setting, kTokens)), next(small_case(setting, kMore), 2);
-  CaseOutputs<T> out(c.shape), expected(next.shape), actual(next.shape);
-  // never[t]: t tokens and then the tokens of the other case.
-  using State = nha_test::StateOf<T, SlotScalar>;
-  std::vector<State> at = {make_state<T, SlotScalar>(c, setting, max_rollback)};
-  for (Index t = 0; t < kTokens; ++t) {
-    at.push_back(at.back());
-    step_range(c, at.back(), out, t, t + 1);
-  }
-  for (Index position = 0; position <= kTokens; ++position)
-    for (Index back = 0; back <= std::min(max_rollback, position); ++back) {
-      const auto target = static_cast<std::size_t>(position - back);
-      State rolled = at[static_cast<std::size_t>(position)];
-      rolled.rollback(0, back);
-      ASSERT_TRUE(rolled == at[target]) << back << " tokens back from " << position;
-      State never = at[target];
-      step_range(next, never, expected, 0, kMore);
-      step_range(next, rolled, actual, 0, kMore);
-      ASSERT_TRUE(same_bits(actual, expected, 0, kMore)) << back << " back from " << position;
-      ASSERT_TRUE(rolled == never) << back << " tokens back from " << position;
-    }
-}
-
-TEST(Rollback, IsAsNeverHavingGoneOn) {
-  for (const StateSetting& setting : state_settings())
-    for (Index max_rollback : {1, 2, 3, 5, 8, 40})
-      expect_rollback_is_exact<float>(setting, max_rollback);
-}
-
-TEST(Rollback, IsExactInEveryScalarType) {
-  for (const StateSetting& setting : state_settings()) {
-    expect_rollback_is_exact<double>(setting, 4);
-    expect_rollback_is_exact<nha::bfloat16>(setting, 4);
-    expect_rollback_is_exact<nha::float16>(setting, 4);
-    expect_rollback_is_exact<float, nha::bfloat16>(setting, 4);
-    expect_rollback_is_exact<float, nha::float16>(setting, 4);
-    expect_rollback_is_exact<nha::bfloat16, nha::bfloat16>(setting, 4);
-    expect_rollback_is_exact<nha::float16, nha::float16>(setting, 4);
-  }
-}
-
-TEST(Rollback, MayBeMixedWithTokensInAnyOrder) {
-  constexpr Index kTokens = 40;
-  std::mt19937 random(3);
-  for (const StateSetting& setting : state_settings())
-    for (Index max_rollback : {1, 3, 4, 7}) {
-      SCOPED_TRACE(setting.name + ", max_rollback " + std::to_string(max_rollback));
-      const RandomCase<float> c(small_case(setting, kTokens));
-      CaseOutputs<float> out(c.shape), expected(c.shape);
-      AttentionState<float> state = make_state(c, setting, max_rollback);
-      std::vector<Index> kept;  // the tokens that have not been taken back
-      Index furthest = 0;
-      for (int action = 0; action < 150; ++action) {
-        const auto size = static_cast<Index>(kept.size());
-        const Index reach = std::min(size, size - (furthest - max_rollback));
-        if (random() % 6 != 0) {
-          const auto token = static_cast<Index>(random() % kTokens);
-          step_range(c, state, out, token, token + 1);
-          kept.push_back(token);
-          furthest = std::max(furthest, size + 1);
-        } else if (reach > 0) {
-          const Index back = static_cast<Index>(random()) % (reach + 1);
-          state.rollback(0, back);
-          kept.resize(static_cast<std::size_t>(size - back));
-        } else {
-          NHA_EXPECT_ERROR(state.rollback(0, reach + 1), ArgumentError, "tokens to roll back is");
-        }
-        ASSERT_EQ(state.tokens_seen(0), static_cast<Index>(kept.size()));
-        if (action % 10 != 9) continue;
-        AttentionState<float> fresh = make_state(c, setting);
-        for (Index token : kept) step_range(c, fresh, expected, token, token + 1);
-        ASSERT_TRUE(state == fresh) << "after " << action << " actions";
-      }
-      EXPECT_GT(furthest, 2 * max_rollback);
-    }
-}
-
-TEST(Rollback, AfterPrefillDiffersByRoundingOnly) {
-  constexpr Index kTokens = 75, kMore = 20;
-  for (const StateSetting& setting : state_settings())
-    for (Index max_rollback : {1, 4, 9, 32})
-      for (Index piece : {75, 20, 7}) {
-        SCOPED_TRACE(setting.name + ", max_rollback " + std::to_string(max_rollback) +
-                     ", pieces of " + std::to_string(piece));
-        const RandomCase<float> c(small_case(setting, kTokens + kMore));
-        CaseOutputs<float> out(c.shape), expected(c.shape), actual(c.shape);
-        AttentionState<float> state = make_state(c, setting, max_rollback);
-        prefill_range(c, state, out, 0, kTokens, piece, {.algorithm = PrefillAlgorithm::chunked});
-        for (Index back = 0; back <= max_rollback; back += 1 + max_rollback / 5) {
-          AttentionState<float> rolled = state;
-          rolled.rollback(0, back);
-          AttentionState<float> never = make_state(c, setting);
-          prefill_range(c, never, out, 0, kTokens - back, kTokens);
-          EXPECT_EQ(rolled.tokens_seen(0), kTokens - back);
-          EXPECT_LT(slot_error(rolled, never), 1e-6) << back << " tokens back";
-          step_range(c, never, expected, kTokens, kTokens + kMore);
-          step_range(c, rolled, actual, kTokens, kTokens + kMore);
-          EXPECT_LT(relative_error(actual, expected), 1e-6) << back << " tokens back";
-        }
-      }
-}
-
-TEST(Rollback, TakesBackOneSequenceOfSeveral) {
-  const StateSetting setting = {.name = "", .options = {.window = 4}};
-  const RandomCase<float> c(small_case(setting, 20, 3));
-  CaseOutputs<float> out(c.shape);
-  AttentionState<float> state = make_state(c, setting, 6), earlier = state;
-  step_range(c, state, out, 0, 14);
-  step_range(c, earlier, out, 0, 10);
-  AttentionState<float> expected = state;
-  earlier.fork(1, expected, 1);
-  state.rollback(1, 4);
-  EXPECT_TRUE(state == expected);
-}
-
-TEST(Rollback, RefusesToGoFurtherThanItCan) {
-  for (const StateSetting& setting : state_settings()) {
-    SCOPED_TRACE(setting.name);
-    const RandomCase<float> c(small_case(setting, 20));
-    CaseOutputs<float> out(c.shape);
-    AttentionState<float> state = make_state(c, setting, 4);
-    NHA_EXPECT_ERROR(state.rollback(0, 1), ArgumentError,
-                     "tokens to roll back is 1; expected 0 to the 0 seen");
-    step_range(c, state, out, 0, 3);
-    NHA_EXPECT_ERROR(state.rollback(0, 4), ArgumentError, "expected 0 to the 3 seen");
-    NHA_EXPECT_ERROR(state.rollback(0, -1), ArgumentError, "tokens to roll back is -1");
-    step_range(c, state, out, 3, 13);
-    const AttentionState<float> before = state;
-    NHA_EXPECT_ERROR(state.rollback(0, 5), ArgumentError,
-                     "tokens to roll back is 5; the state keeps 4 and can now go back 4");
-    EXPECT_TRUE(state == before);
-    state.rollback(0, 3);
-    const AttentionState<float> rolled = state;
-    NHA_EXPECT_ERROR(state.rollback(0, 2), ArgumentError, "can now go back 1");
-    EXPECT_TRUE(state == rolled);
-    state.rollback(0, 1);
-    EXPECT_EQ(state.tokens_seen(0), 9);
-  }
-}
-
-TEST(Rollback, IsOnlyThereWhenAskedFor) {
-  const StateSetting setting = {.name = "", .options = {.window = 4}};
-  const RandomCase<float> c(small_case(setting, 5));
-  CaseOutputs<float> out(c.shape);
-  AttentionState<float> state = make_state(c, setting);
-  step_range(c, state, out, 0, 5);
-  state.rollback(0, 0);
-  EXPECT_EQ(state.tokens_seen(0), 5);
-  NHA_EXPECT_ERROR(state.rollback(0, 1), ArgumentError,
-                   "tokens to roll back is 1; the state keeps 0 and can now go back 0");
-}
-
-TEST(Rollback, AfterResetReachesTheNewBeginningOnly) {
-  const StateSetting setting = {.name = "", .options = {.window = 4, .slot_delay = 1}};
-  const RandomCase<float> c(small_case(setting, 20));
-  CaseOutputs<float> out(c.shape);
-  AttentionState<float> state = make_state(c, setting, 4);
-  step_range(c, state, out, 0, 13);
-  state.reset(0);
-  step_range(c, state, out, 0, 3);
-  state.rollback(0, 3);
-  EXPECT_TRUE(state == make_state(c, setting));
 }
 
 }  // namespace

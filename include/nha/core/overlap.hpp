@@ -29,7 +29,8 @@ namespace detail {
 
 enum class Overlap { none, some, unknown };
 
-/// Sorts a few things, largest stride first.
+/// Sorts a few items, largest stride first. Of std::sort, which has code for many items, g++ 12 warns
+/// that it leaves the array.
 template <class Item>
 void sort_by_stride(Item* items, int count) noexcept {
   for (int i = 1; i < count; ++i)
