@@ -254,7 +254,6 @@ TEST(Backward, NeedsNoMoreThanTheWorkspaceItSays) {
 /// What backward() takes for a call of these sizes, and what is stated for it, near each of the
 /// windows at which longer chunks begin.
 void check_stated_workspace(Index dim, Index window, Index group, Index tokens) {
-  using Call = nha::detail::ChunkCall<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
   const Index far = nha::detail::kFarNumbers / (2 * dim);
   // Many slots: shorter chunks, of which more copies are kept, may need more than longer windows.
   const AttentionState<float> state({.key_dim = dim, .value_dim = dim, .slots = 1024},
@@ -264,7 +263,7 @@ void check_stated_workspace(Index dim, Index window, Index group, Index tokens) 
   for (const Index count : {tokens, std::min(tokens, far), std::min<Index>(tokens, 512)})
     for (const Index reach : {Index{1}, nha::detail::kLongWindow, far, window})
       for (Index past = reach - count - 2; past <= reach - count + 2; ++past) {
-        const std::size_t needed = nha::detail::backward_bytes<nha::cpu::simd::default_arch, Call>(
+        const std::size_t needed = nha::detail::backward_bytes<nha::cpu::simd::default_arch>(
             state, group, count, std::max<Index>(past, 0), {});
         EXPECT_LE(needed, stated) << "window " << window << ", " << group << " heads, " << tokens
                                   << " tokens, " << count << " after " << past;

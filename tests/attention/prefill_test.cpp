@@ -311,10 +311,25 @@ TEST(PrefillModes, NoWindowIsGatedSlotAttention) {
   }
 }
 
+/// Calls f(run) with each way to put tokens into a state: run(inputs, state, outputs). The first is
+/// reference().
+template <class F>
+void for_each_way(F&& f) {
+  f([](const auto& inputs, auto& state, const auto& outputs) {
+    nha::reference(inputs, state, outputs);
+  });
+  for (const PrefillAlgorithm algorithm :
+       {PrefillAlgorithm::automatic, PrefillAlgorithm::recurrent, PrefillAlgorithm::chunked})
+    f([algorithm](const auto& inputs, auto& state, const auto& outputs) {
+      SCOPED_TRACE("algorithm " + std::to_string(static_cast<int>(algorithm)));
+      nha::Workspace workspace;
+      nha::prefill(inputs, state, outputs, workspace, {.algorithm = algorithm});
+    });
+}
+
 TEST(PrefillModes, NothingToReadGivesZeroAndMinusInfinity) {
   const RandomCase<float> c({.tokens = 20});
-  for (PrefillAlgorithm algorithm :
-       {PrefillAlgorithm::reference, PrefillAlgorithm::recurrent, PrefillAlgorithm::chunked}) {
+  for_each_way([&](auto&& run) {
     // No slots and no window: every token.
     auto shape = c.attention_shape();
     shape.slots = 0;
@@ -322,26 +337,23 @@ TEST(PrefillModes, NothingToReadGivesZeroAndMinusInfinity) {
     CaseOutputs<float> out(c.shape);
     auto in = c.inputs();
     in.log_gate = in.log_gate.slice<3>(0, 0);
-    nha::Workspace workspace;
-    nha::prefill(in, state, out.views(), workspace, {.algorithm = algorithm});
+    run(in, state, out.views());
     for (float o : out.o.values()) EXPECT_EQ(o, 0.0f);
     for (float lse : out.lse.values()) EXPECT_EQ(lse, -INFINITY);
     for (float share : out.slot_share.values()) EXPECT_EQ(share, 0.0f);
-  }
+  });
 }
 
 TEST(PrefillModes, InfinitelyFastGatesForgetEverythingBefore) {
   RandomCase<double> c({.tokens = 40});
   for (double& g : c.log_gate.values()) g = -INFINITY;
-  for (PrefillAlgorithm algorithm :
-       {PrefillAlgorithm::reference, PrefillAlgorithm::recurrent, PrefillAlgorithm::chunked}) {
+  for_each_way([&](auto&& run) {
     AttentionState<double> state(c.attention_shape(), {.window = 0});
     CaseOutputs<double> out(c.shape);
-    nha::Workspace workspace;
-    nha::prefill(c.inputs(), state, out.views(), workspace, {.algorithm = algorithm});
+    run(c.inputs(), state, out.views());
     // Every slot holds exactly the newest token.
     EXPECT_LT(relative_error(out.o.data(), c.v.data(), out.o.size()), 1e-14);
-  }
+  });
 }
 
 template <class T>
@@ -365,16 +377,14 @@ TYPED_TEST(HalfStorage, AccumulatesInFloat) {
   AttentionState<double> exact_state(c.attention_shape(), options);
   CaseOutputs<double> expected(c.shape);
   nha::reference(exact.inputs(), exact_state, expected.views());
-  for (PrefillAlgorithm algorithm :
-       {PrefillAlgorithm::reference, PrefillAlgorithm::recurrent, PrefillAlgorithm::chunked}) {
+  for_each_way([&](auto&& run) {
     AttentionState<T> state(c.attention_shape(), options);
     CaseOutputs<T> out(c.shape);
-    nha::Workspace workspace;
-    nha::prefill(c.inputs(), state, out.views(), workspace, {.algorithm = algorithm});
+    run(c.inputs(), state, out.views());
     EXPECT_LT(relative_error(out.o, expected.o), sizeof(T) == 2 ? 4e-3 : 0);
     EXPECT_LT(relative_error(out.lse, expected.lse), 1e-6);  // never rounded to T
     EXPECT_LT(slot_error(state, exact_state), 1e-6);
-  }
+  });
 }
 
 TEST(PrefillStatic, StaticExtentsGiveTheSameAsDynamicOnes) {

@@ -1,8 +1,11 @@
 // SPDX-License-Identifier: MIT
+#include <nha/attention/prefill.hpp>
+#include <nha/attention/reference.hpp>
 #include <nha/attention/step.hpp>
 
 #include <gtest/gtest.h>
 
+#include "support/architectures.hpp"
 #include "support/expect_error.hpp"
 #include "support/random_case.hpp"
 
@@ -81,6 +84,67 @@ TEST(Step, RefusesSeveralTokens) {
   NHA_EXPECT_ERROR(nha::step(c.inputs(), state, out.views(), workspace), nha::ArgumentError,
                    "sequence 0 has 2 tokens; step takes one");
   EXPECT_EQ(state.tokens_seen(0), 0);
+}
+
+TEST(Step, ManyStepsAreTheRecurrentPrefillToTheBit) {
+  const RandomCase<float> c({.batch = 2, .tokens = 40, .group = 3, .key_dim = 9, .slots = 20});
+  const AttentionOptions options{.window = 7, .slot_delay = 3};
+  AttentionState<float> at_once(c.attention_shape(), options), stepped(at_once);
+  CaseOutputs<float> a(c.shape), b(c.shape);
+  prefill_range(c, at_once, a, 0, 40, 40, {.algorithm = nha::PrefillAlgorithm::recurrent});
+  nha::Workspace workspace;
+  for (Index t = 0; t < 40; ++t)
+    nha::step(c.inputs().tokens(t, 1), stepped, b.tokens(t, 1), workspace);
+  EXPECT_EQ(relative_error(a, b), 0);
+  EXPECT_TRUE(at_once == stepped);
+}
+
+template <class Arch>
+class StepOn : public testing::Test {};
+TYPED_TEST_SUITE(StepOn, Architectures);
+
+TYPED_TEST(StepOn, AGroupOfAnySizeIsTheDefinition) {
+  for (const Index group : {1, 2, 3, 4, 5, 8}) {
+    const RandomCase<float> c(
+        {.tokens = 30, .group = group, .key_dim = 33, .value_dim = 40, .slots = 70});
+    AttentionState<float> fast(c.attention_shape(), {.window = 11}), plain(fast);
+    CaseOutputs<float> out(c.shape), expected(c.shape);
+    nha::Workspace workspace;
+    for (Index t = 0; t < 30; ++t)
+      nha::step<TypeParam>(c.inputs().tokens(t, 1), fast, out.tokens(t, 1), workspace);
+    nha::reference(c.inputs(), plain, expected.views());
+    EXPECT_LT(relative_error(out, expected), 2e-6) << group;
+    EXPECT_LT(slot_error(fast, plain), 2e-6) << group;
+  }
+}
+
+TYPED_TEST(StepOn, SlotsAsWeightedMeansAreThoseOfTheDefinition) {
+  const RandomCase<float> c({.tokens = 30, .group = 2, .key_dim = 18, .slots = 20});
+  AttentionState<float> fast(
+      c.attention_shape(),
+      {.window = 6, .slot_delay = 2, .empty_slots = nha::EmptySlots::mass_corrected}),
+      plain(fast);
+  CaseOutputs<float> out(c.shape), expected(c.shape);
+  nha::Workspace workspace;
+  for (Index t = 0; t < 30; ++t)
+    nha::step<TypeParam>(c.inputs().tokens(t, 1), fast, out.tokens(t, 1), workspace);
+  nha::reference(c.inputs(), plain, expected.views());
+  EXPECT_LT(relative_error(out, expected), 2e-6);
+  EXPECT_LT(slot_error(fast, plain), 2e-6);
+}
+
+TEST(Step, TakesAnExecutorAndTheBaseOfAState) {
+  const RandomCase<float> c({.batch = 2, .tokens = 1, .kv_heads = 2});
+  AttentionState<float> a(c.attention_shape());
+  AttentionState<float, 16, 16, 8> b(c.attention_shape());
+  nha::AttentionStateBase<float>& base = b;
+  CaseOutputs<float> expected(c.shape), actual(c.shape);
+  nha::Workspace workspace;
+  nha::step(c.inputs(), a, expected.views(), workspace);
+  const nha::Serial serial;
+  nha::step(c.inputs(), base, actual.views(), workspace, serial);
+  EXPECT_EQ(relative_error(actual, expected), 0.0);
+  EXPECT_EQ(b.tokens_seen(1), 1);
 }
 
 }  // namespace

@@ -4,7 +4,11 @@
 
 #include <gtest/gtest.h>
 
+#include <algorithm>
 #include <cmath>
+#include <cstddef>
+#include <iterator>
+#include <limits>
 #include <random>
 #include <vector>
 
@@ -121,14 +125,18 @@ TYPED_TEST(Decay, StrengthsAreWhatIsLeftAtTheChunksEnd) {
   }
 }
 
-TEST(DecayMass, IsTheMassEachTokenSees) {
+template <class Arch>
+class DecayMass : public ::testing::Test {};
+TYPED_TEST_SUITE(DecayMass, nha_test::Architectures);
+
+TYPED_TEST(DecayMass, IsWhatEachTokenSees) {
   // Two slots in rows of 16; the first token lies before the sequence.
   float retention[48], write[48], seen[48], inverse[48], log[48];
   std::fill_n(retention, 48, 0.5f);
   std::fill_n(write, 48, 0.0f);
   for (int i = 0; i < 3; ++i) write[i * 16] = 0.5f;
   const float mass[16] = {0.5f};
-  nha::cpu::decay_mass<float>({retention, write, 16, 1, 3}, mass, seen, inverse, log);
+  nha::cpu::decay_mass<TypeParam, float>({retention, write, 16, 1, 3}, mass, seen, inverse, log);
   EXPECT_EQ(seen[0], 0.5f);
   EXPECT_EQ(seen[16], 0.75f);
   EXPECT_EQ(seen[32], 0.875f);
@@ -137,6 +145,42 @@ TEST(DecayMass, IsTheMassEachTokenSees) {
   EXPECT_EQ(seen[33], 0.0f);
   EXPECT_EQ(inverse[33], 0.0f);
   EXPECT_EQ(log[33], -INFINITY);
+}
+
+template <class Arch, class T>
+void check_mass_terms() {
+  using Limits = std::numeric_limits<T>;
+  const T ordinary[] = {T{1}, T{0.375}, T{1000}, Limits::min(), Limits::max()};
+  // Neither 0 nor a negative number is a mass, and a subnormal one has no inverse.
+  const T nothing[] = {T{0}, -T{0}, T{-1}, Limits::denorm_min(), Limits::min() / 2,
+                       -Limits::infinity()};
+  T mass[32], inverse[32], log[32];
+  std::fill_n(mass, 32, T{1});
+  std::copy(std::begin(ordinary), std::end(ordinary), mass);
+  std::copy(std::begin(nothing), std::end(nothing), mass + 10);
+  mass[20] = Limits::quiet_NaN();
+  mass[31] = Limits::infinity();
+  nha::cpu::mass_terms<Arch>(mass, 32, inverse, log);
+  for (std::size_t i = 0; i < std::size(ordinary); ++i) {
+    EXPECT_EQ(inverse[i], T{1} / ordinary[i]) << ordinary[i];
+    EXPECT_NEAR(log[i], std::log(ordinary[i]), std::abs(std::log(ordinary[i])) * Limits::epsilon())
+        << ordinary[i];
+  }
+  for (std::size_t i = 0; i < std::size(nothing); ++i) {
+    EXPECT_EQ(inverse[10 + i], T{0}) << nothing[i];
+    EXPECT_EQ(log[10 + i], -Limits::infinity()) << nothing[i];
+  }
+  EXPECT_TRUE(std::isnan(inverse[20]));
+  EXPECT_TRUE(std::isnan(log[20]));
+  EXPECT_EQ(inverse[31], T{0});
+  EXPECT_EQ(log[31], Limits::infinity());
+  EXPECT_EQ(inverse[30], T{1});
+  EXPECT_EQ(log[30], T{0});
+}
+
+TYPED_TEST(DecayMass, TermsAreInverseAndLogarithmOrThoseOfAnEmptySlot) {
+  check_mass_terms<TypeParam, float>();
+  check_mass_terms<TypeParam, double>();
 }
 
 }  // namespace

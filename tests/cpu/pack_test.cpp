@@ -5,6 +5,7 @@
 
 #include <cmath>
 #include <limits>
+#include <utility>
 #include <vector>
 
 #include "support/architectures.hpp"
@@ -84,6 +85,32 @@ TEST(Pack, TransposeTurnsRowsAndPadsThemWithZeros) {
       check_transpose<float>(rows, columns);
       check_transpose<double>(rows, columns);
     }
+}
+
+template <class T>
+void check_all_finite() {
+  using Limits = std::numeric_limits<T>;
+  EXPECT_TRUE(nha::cpu::all_finite(static_cast<const T*>(nullptr), 0));
+  for (const Index count : {16, 32, 48, 112}) {
+    // One more number than is asked for.
+    std::vector<T> row(static_cast<std::size_t>(count) + 1, Limits::max());
+    row[3] = Limits::lowest();
+    row[5] = Limits::denorm_min();
+    row[6] = T{-0.0};
+    row.back() = Limits::quiet_NaN();
+    EXPECT_TRUE(nha::cpu::all_finite(row.data(), count)) << count;
+    for (const T bad : {Limits::quiet_NaN(), Limits::infinity(), -Limits::infinity()})
+      for (std::size_t i = 0; i + 1 < row.size(); ++i) {
+        const T good = std::exchange(row[i], bad);
+        EXPECT_FALSE(nha::cpu::all_finite(row.data(), count)) << bad << " at " << i;
+        row[i] = good;
+      }
+  }
+}
+
+TEST(Pack, AllFiniteFindsEveryNumberThatIsNot) {
+  check_all_finite<float>();
+  check_all_finite<double>();
 }
 
 template <class Arch>

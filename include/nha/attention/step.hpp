@@ -134,7 +134,10 @@ class StepHead {
     for (Index g = 0; g < call_.group; ++g) {
       softmax.normalize(g, padded(call_.window));
       if (out_.lse) *out_.lse.row(i, g) = s_.softmax[g].lse();
-      if (out_.slot_share) *out_.slot_share.row(i, g) = softmax.weight_on_slots(g);
+      // The share of no slots is 0, but NaN as all else where the softmax is.
+      if (out_.slot_share)
+        *out_.slot_share.row(i, g) =
+            softmax.weight_on_slots(g) + Acc{0} * s_.softmax[g].normalizer();
     }
 
     if (slots.count > 0) {

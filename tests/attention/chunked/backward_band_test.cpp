@@ -20,11 +20,11 @@ void check(Index window, Index past, Index tokens, Index region) {
                std::to_string(region));
   BackwardCall<float> b({.tokens = past + tokens, .key_dim = kKeyDim, .value_dim = kValueDim},
                         {.window = window}, past, 1);
-  BackwardBand<float> band(b.plan, b.scratch.band, b.call.end);
+  BackwardBand<float> band(b.plan, b.scratch.window.band, b.call.end);
   std::map<std::int64_t, float> sums;
   float added = 1;
-  for (std::int64_t end = b.call.end; end > b.call.start; end -= region) {
-    const std::int64_t first = std::max(b.call.start, end - region);
+  for (std::int64_t end = b.call.end; end > b.call.begin; end -= region) {
+    const std::int64_t first = std::max(b.call.begin, end - region);
     band.load(b.call, first, end);
     const std::int64_t oldest = std::max<std::int64_t>(0, first - window);
     ASSERT_EQ(band.column(oldest), 0);

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <nha/attention/chunked/backward_plan.hpp>
+#include <nha/attention/chunked/chunk.hpp>
 #include <nha/attention/head_call.hpp>
 
 #include <gtest/gtest.h>
@@ -55,10 +56,10 @@ TEST(BackwardPlan, HasRoomForEveryChunkOfACall) {
           const BackwardPlan plan = backward_plan(
               state.shape(), nha::head_options(state.options(), 0), 1, tokens, past, chunk);
           const auto inputs = c.inputs().tokens(past, tokens);
-          nha::Arena nothing(nullptr);
-          const nha::detail::ChunkCall call(inputs, state, plan.chunks, 0, 0, nothing);
+          const nha::detail::ChunkedCall<nha::detail::HeadCall<float>> call(
+              nha::detail::head_call(inputs, state, 1, 0, 0), plan.chunks, max_rollback);
           Index chunks = 0;
-          for (std::int64_t at = call.start; at < call.end; at = call.chunk_at(at).end()) ++chunks;
+          for (std::int64_t at = call.begin; at < call.end; at = call.chunk_at(at).end()) ++chunks;
           EXPECT_LE(chunks, plan.most_chunks)
               << "tokens " << tokens << ", past " << past << ", max_rollback " << max_rollback;
         }

@@ -38,8 +38,11 @@ struct ByHand {
   /// stored.
   template <class Stop>
   void run(std::size_t region, const nha::AttentionSaved<T>& saved, Stop&& stop) {
+    const auto head_saved = b.head_part(saved);
+    const auto head_cotangents = b.head_part(cotangents);
+    const auto head_wanted = b.head_part(wanted);
     nha::detail::ChunkBackward<Arch, typename BackwardCall<T>::Call> back(
-        b.call, b.plan, saved, cotangents, wanted, b.scratch);
+        b.call, b.plan, head_saved, head_cotangents, head_wanted, b.scratch);
     for (std::size_t last = chunks.size(); last > 0;) {
       const std::size_t first = last > region ? last - region : 0;
       const std::int64_t begin = chunks[first].position, end = chunks[last - 1].end();

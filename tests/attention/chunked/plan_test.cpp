@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
 #include <nha/attention/chunked/plan.hpp>
+#include <nha/attention/chunked/prefill_head.hpp>
 
 #include <gtest/gtest.h>
 

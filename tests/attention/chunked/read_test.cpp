@@ -1,4 +1,5 @@
 // SPDX-License-Identifier: MIT
+#include <nha/attention/chunked/chunk.hpp>
 #include <nha/attention/chunked/read.hpp>
 
 #include <gtest/gtest.h>
@@ -35,14 +36,16 @@ class ChunkReadOn : public testing::Test {
     const auto outputs = out.tokens(past, 400);
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(state.options(), 0),
                                               2, 400, past, 16);
-    nha::Arena none(nullptr);
-    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0, none);
+    using Call = nha::detail::HeadCall<float>;
+    const nha::detail::ChunkedCall<Call> call(nha::detail::head_call(inputs, state, 2, 0, 0), plan,
+                                              0);
     nha::Arena size(nullptr);
     ReadScratch<float>::take(size, plan);
     workspace.reserve(size.used());
     nha::Arena cursor(workspace.data());
-    nha::detail::ChunkReader<Arch, std::remove_const_t<decltype(call)>> reader(
-        call, outputs, ReadScratch<float>::take(cursor, plan));
+    nha::detail::ChunkReader<Arch, Call> reader(
+        call, nha::detail::head_outputs(inputs, outputs, 2, 0, 0),
+        ReadScratch<float>::take(cursor, plan));
     for (Chunk chunk{past, 0}; chunk.end() < call.end;) {
       chunk = call.chunk_at(chunk.end());
       if (!wanted((chunk.position - past) / 16)) continue;

@@ -3,63 +3,95 @@
 
 #include <gtest/gtest.h>
 
+#include <cmath>
+
 #include "support/backward_call.hpp"
+#include "support/random_gradients.hpp"
 
 namespace {
 
 using namespace nha_test;  // NOLINT
 using nha::detail::Chunk;
-using Rows = nha::detail::ChunkRows<BackwardCall<float>::Call>;
+using Rows = nha::detail::BackwardRows<BackwardCall<float>::Call>;
 
 // The second of two packed sequences, which begins at row 3 of the tensors, in the second of two
 // key/value heads with three query heads each; the chunk is its tokens 4 and 5.
 struct PackedRows {
-  BackwardCall<float> b{
-      {.kv_heads = 2, .group = 3, .key_dim = 5, .lengths = {3, 9}}, {.window = 4}, 0, 2, 1, 1};
-  Rows rows{b.call, Chunk{4, 2}};
-  nha::Tensor<float, 4> gradient{{1, 12, 6, 5}};
+  explicit PackedRows(Index window = 4) : b(shape(), {.window = window}, 0, 2, 1, 1) {}
+  static CaseShape shape() {
+    return {.kv_heads = 2, .group = 3, .key_dim = 5, .value_dim = 18, .lengths = {3, 9}};
+  }
+
+  BackwardCall<float> b;
+  Cotangents<float> given = random_cotangents<float>(b.c.shape);
+  nha::detail::HeadCotangents<float> cotangents = b.head_part(given.views());
+  Rows rows{b.call, cotangents, b.scratch.rows, Chunk{4, 2}};
 };
 
-TEST(ChunkRows, AreTheQueriesOfTheHeadsTokenByToken) {
+TEST(BackwardRows, AreTheQueriesOfTheHeadsTokenByToken) {
   const PackedRows r;
-  EXPECT_EQ(r.rows.rows(), 6);
+  EXPECT_EQ(r.rows.count(), 6);
   EXPECT_EQ(r.rows.token(2), 0);
   EXPECT_EQ(r.rows.token(3), 1);
   EXPECT_EQ(r.rows.position(3), 5);
-  EXPECT_EQ(r.rows.query_head(0), 3);
-  EXPECT_EQ(r.rows.query_head(5), 5);
-  EXPECT_EQ(r.rows.query(r.b.inputs.q_window, 4), &r.b.inputs.q_window(0, 3 + 5, 4, 0));
+  EXPECT_EQ(r.rows.call_token(3), 5);
+  EXPECT_EQ(r.rows.head(0), 0);
+  EXPECT_EQ(r.rows.head(5), 2);
+  EXPECT_EQ(r.b.call.q_window.row(r.rows.call_token(4), r.rows.head(4)),
+            &r.b.inputs.q_window(0, 3 + 5, 4, 0));
+  EXPECT_EQ(r.rows.scores(3), r.b.scratch.rows.scores + 3 * r.b.plan.chunks.row_stride());
+  EXPECT_EQ(r.rows.d_scores(3), r.b.scratch.rows.d_scores + 3 * r.b.plan.chunks.row_stride());
 }
 
-TEST(ChunkRows, NumbersLeftOutAreZero) {
+TEST(BackwardRows, NumbersLeftOutAreZero) {
   const PackedRows r;
-  nha::Tensor<float, 3> lse({1, 12, 6});
-  lse(0, 3 + 5, 4) = 2.5f;
-  EXPECT_EQ(r.rows.number(lse.view(), 4), 2.5f);
-  EXPECT_EQ(r.rows.number(lse.view(), 3), 0.0f);
-  EXPECT_EQ(r.rows.number(nha::AttentionCotangents<float>().lse, 4), 0.0f);
+  EXPECT_EQ(r.rows.number(r.cotangents.lse, 4), r.given.lse(0, 3 + 5, 4));
+  EXPECT_EQ(r.rows.number(r.cotangents.slot_share, 3), r.given.slot_share(0, 3 + 5, 3));
+  const auto none = r.b.head_part(nha::AttentionCotangents<float>());
+  EXPECT_EQ(r.rows.number(none.lse, 4), 0.0f);
 }
 
-TEST(ChunkRows, StoreAndClearOneRow) {
+TEST(BackwardRows, PackScaledQueriesAndTheirCotangents) {
   PackedRows r;
-  for (float& x : r.gradient.values()) x = 9;
-  auto expected = r.gradient;
-  const float row[5] = {1, 2, 3, 4, 5};
-  r.rows.store(r.gradient.view(), 5, 4, row, 4, 0.5f);
-  for (Index d = 0; d < 4; ++d) expected(0, 3 + 5, 4, d) = 0.5f * row[d];
-  EXPECT_EQ(relative_error(r.gradient, expected), 0);
-  r.rows.clear(r.gradient.view(), 5, 4, 3);
-  for (Index d = 0; d < 3; ++d) expected(0, 3 + 5, 4, d) = 0;
-  EXPECT_EQ(relative_error(r.gradient, expected), 0);
+  r.rows.pack(Chunk{6, 3}, true);
+  EXPECT_EQ(r.rows.count(), 9);
+  EXPECT_TRUE(r.rows.finite);
+  const float scale = r.b.call.softmax_scale;
+  for (Index row = 0; row < 9; ++row) {
+    const Index t = 3 + 6 + row / 3, h = 3 + row % 3;
+    const auto expect_row = [&](const float* packed, const float* from, float factor, Index count) {
+      for (Index d = 0; d < nha::padded(count); ++d)
+        ASSERT_EQ(packed[d], d < count ? factor * from[d] : 0.0f) << "row " << row;
+    };
+    expect_row(r.b.scratch.rows.q_slot + row * 16, &r.b.c.q_slot(0, t, h, 0), scale, 5);
+    expect_row(r.b.scratch.rows.q_window + row * 16, &r.b.c.q_window(0, t, h, 0), scale, 5);
+    expect_row(r.b.scratch.rows.d_output + row * 32, &r.given.o(0, t, h, 0), 1, 18);
+  }
 }
 
-TEST(ChunkRows, LeaveAloneWhatIsNotWanted) {
-  const PackedRows r;
-  const nha::AttentionGradients<float> none;
-  const float row[5] = {};
-  r.rows.store(none.q_slot, 5, 4, row, 5);
-  r.rows.clear(none.q_slot, 5, 4, 5);
-  EXPECT_EQ(none.q_slot.data(), nullptr);
+TEST(BackwardRows, AreFiniteIfAllThatWasPackedIs) {
+  const auto is_finite_with = [](auto&& spoil, Index window, bool with_slots) {
+    PackedRows r(window);
+    spoil(r);
+    r.rows.pack(Chunk{4, 2}, with_slots);
+    return r.rows.finite;
+  };
+  const auto nothing = [](PackedRows&) {};
+  const auto q_window = [](PackedRows& r) { r.b.c.q_window(0, 3 + 5, 5, 4) = INFINITY; };
+  const auto q_slot = [](PackedRows& r) { r.b.c.q_slot(0, 3 + 4, 3, 0) = NAN; };
+  const auto d_output = [](PackedRows& r) { r.given.o(0, 3 + 4, 4, 17) = -INFINITY; };
+  const auto elsewhere = [](PackedRows& r) {
+    r.b.c.q_window(0, 3 + 5, 2, 0) = NAN;  // another key/value head
+    r.b.c.q_slot(0, 3 + 6, 5, 0) = NAN;    // another chunk
+    r.given.o(0, 2, 5, 0) = NAN;           // another sequence
+  };
+  EXPECT_TRUE(is_finite_with(nothing, 4, true));
+  EXPECT_FALSE(is_finite_with(q_window, 4, true));
+  EXPECT_TRUE(is_finite_with(q_window, 0, true));
+  EXPECT_FALSE(is_finite_with(q_slot, 4, true));
+  EXPECT_TRUE(is_finite_with(q_slot, 4, false));
+  EXPECT_FALSE(is_finite_with(d_output, 4, false));
+  EXPECT_TRUE(is_finite_with(elsewhere, 4, true));
 }
 
 }  // namespace

@@ -109,37 +109,32 @@ struct SlotProblem {
   /// and `d_logits`.
   template <class Arch>
   void backward(Doubles& logits, Doubles& values) {
-    const auto& s = b.scratch;
     const CaseShape& shape = b.c.shape;
-    const auto given = cotangents.views();
-    const auto wanted = gradients.views<double>();
+    const auto given = b.head_part(cotangents.views());
+    const auto wanted = b.head_part(gradients.views<double>());
     const Chunk chunk{past, tokens};
-    const nha::detail::ChunkRows<BackwardCall<double>::Call> queries{b.call, chunk};
-    nha::detail::BackwardBand<double> band(b.plan, s.band, b.call.end);
+    nha::detail::BackwardBand<double> band(b.plan, b.scratch.window.band, b.call.end);
     band.load(b.call, past, b.call.end);
+    nha::detail::BackwardRows<BackwardCall<double>::Call> queries{b.call, given, b.scratch.rows};
+    queries.pack(chunk, true);
+    nha::detail::SlotBackward<Arch, BackwardCall<double>::Call> slots(b.call, given, wanted,
+                                                                      b.scratch.slots);
+    slots.products(queries, b.call.memory.slots);
     for (Index row = 0; row < rows(); ++row) {
-      nha::cpu::pack_scaled_row(queries.query(b.inputs.q_slot, row), shape.key_dim, b.call.scale,
-                                s.q_slot + row * b.plan.padded_key_dim());
-      nha::cpu::pack_row(queries.query(given.o, row), shape.value_dim,
-                         s.d_output + row * b.plan.chunks.value_dim);
-    }
-    nha::detail::SlotBackward<Arch, BackwardCall<double>::Call> slots(b.call, b.plan, given, wanted,
-                                                                      s);
-    slots.products(chunk, b.call.memory.slots);
-    for (Index row = 0; row < rows(); ++row) {
-      double* scores = s.scores + row * b.plan.chunks.row_stride();
-      double* d_scores = s.d_scores + row * b.plan.chunks.row_stride();
+      double* scores = queries.scores(row);
+      double* d_scores = queries.d_scores(row);
       logits.insert(logits.end(), scores, scores + shape.slots);
       values.insert(values.end(), d_scores, d_scores + shape.slots);
       // Padding has weight 0, and the cotangent of the share is in the derivatives by the weights.
       std::fill_n(scores, b.plan.chunks.slots, 0.0);
       std::copy_n(&weights[at(row, 0)], shape.slots, scores);
       for (Index m = 0; m < shape.slots; ++m) d_scores[m] += queries.number(given.slot_share, row);
-      slots.keep_d_values(row);
+      slots.keep_d_values(queries, row);
       std::fill_n(d_scores, b.plan.chunks.slots, 0.0);
       std::copy_n(&d_logits[at(row, 0)], shape.slots, d_scores);
     }
-    slots.run(b.call.memory.slots, band);
+    nha::cpu::RowPrefetcher nothing;
+    slots.run(queries, b.call.memory.slots, band, nothing);
     slots.store();
     for (Index t = 0; t < tokens; ++t)
       std::copy_n(band.d_values(band.column(past + t)), shape.value_dim, &gradients.v(0, t, 0, 0));

@@ -1,5 +1,8 @@
 // SPDX-License-Identifier: MIT
+#include <nha/attention/chunked/chunk.hpp>
+#include <nha/attention/chunked/prefill_head.hpp>
 #include <nha/attention/chunked/update.hpp>
+#include <nha/attention/reference.hpp>
 
 #include <gtest/gtest.h>
 
@@ -21,29 +24,27 @@ class ChunkUpdateOn : public testing::Test {
     const RandomCase<float> c(shape);
     AttentionState<float> state(c.attention_shape(), options), other(state), expected(state);
     CaseOutputs<float> ignored(c.shape);
-    prefill_range(c, expected, ignored, 0, shape.tokens, shape.tokens,
-                  {.algorithm = nha::PrefillAlgorithm::reference});
+    nha::reference(c.inputs(), expected, ignored.views());
 
     const auto inputs = c.inputs();
     const auto plan = nha::detail::chunk_plan(state.shape(), nha::head_options(options, 0),
                                               shape.group, shape.tokens, 0, 16);
-    nha::Arena none(nullptr);
-    const nha::detail::ChunkCall call(inputs, state, plan, 0, 0, none);
-    std::vector<std::byte> memory(ChunkScratch<float>::bytes(plan) + nha::kAlignment);
-    void* aligned = memory.data();
-    std::size_t space = memory.size();
-    std::align(nha::kAlignment, 1, aligned, space);
-    nha::Arena cursor(static_cast<std::byte*>(aligned));
+    using Call = nha::detail::HeadCall<float>;
+    const nha::detail::ChunkedCall<Call> call(
+        nha::detail::head_call(inputs, state, shape.group, 0, 0), plan, 0);
+    nha::Workspace workspace;
+    workspace.reserve(ChunkScratch<float>::bytes(plan));
+    nha::Arena cursor(workspace.data());
     const auto s = ChunkScratch<float>::take(cursor, plan);
-    const nha::detail::ChunkUpdate<Arch, std::remove_const_t<decltype(call)>> update(call,
-                                                                                     s.update);
+    const nha::detail::ChunkUpdate<Arch, Call> update(call, s.update);
+    const auto found = nha::detail::StateAccess::head(state, 0, 0).slots;
     const auto elsewhere = nha::detail::StateAccess::head(other, 0, 0).slots;
     const auto advance = [&](const Chunk& chunk, const auto& from, const auto& to) {
       const auto gates = call.template entering_gates<Arch>(chunk, s.retention, s.write);
       update.run(chunk, gates, update.pack_values(chunk), from, to);
     };
-    advance({0, 16}, call.memory.slots, call.memory.slots);
-    advance({16, shape.tokens - 16}, call.memory.slots, elsewhere);
+    advance({0, 16}, found, found);
+    advance({16, shape.tokens - 16}, found, elsewhere);
     EXPECT_LT(slot_error(other, expected), 2e-6);
   }
 };

@@ -1,6 +1,7 @@
 // SPDX-License-Identifier: MIT
-#include <nha/attention/chunked/run.hpp>
+#include <nha/attention/chunked/prefill_head.hpp>
 #include <nha/attention/prefill.hpp>
+#include <nha/attention/reference.hpp>
 
 #include <gtest/gtest.h>
 
@@ -14,7 +15,7 @@ using nha::AttentionState;
 using nha::PrefillAlgorithm;
 
 template <class Arch>
-class ChunkedOn : public testing::Test {
+class PrefillHeadOn : public testing::Test {
  protected:
   static void check(const CaseShape& shape, const nha::AttentionOptions& options) {
     const RandomCase<float> c(shape);
@@ -23,25 +24,24 @@ class ChunkedOn : public testing::Test {
     nha::Workspace workspace;
     nha::prefill<Arch>(c.inputs(), fast, out.views(), workspace,
                        {.algorithm = PrefillAlgorithm::chunked});
-    prefill_range(c, plain, expected, 0, shape.tokens, shape.tokens,
-                  {.algorithm = PrefillAlgorithm::reference});
+    nha::reference(c.inputs(), plain, expected.views());
     EXPECT_LT(relative_error(out, expected), 5e-6);
     EXPECT_LT(slot_error(fast, plain), 5e-6);
   }
 };
-TYPED_TEST_SUITE(ChunkedOn, Architectures);
+TYPED_TEST_SUITE(PrefillHeadOn, Architectures);
 
-TYPED_TEST(ChunkedOn, IsTheDefinitionForShortWindows) {
+TYPED_TEST(PrefillHeadOn, IsTheDefinitionForShortWindows) {
   this->check({.tokens = 100, .group = 2, .key_dim = 18, .value_dim = 20, .slots = 24},
               {.window = 13});
   this->check({.tokens = 100, .slots = 40, .gates = Gates::mixed}, {.window = 32, .slot_delay = 0});
 }
 
-TYPED_TEST(ChunkedOn, IsTheDefinitionForWindowsLongerThanABlock) {
+TYPED_TEST(PrefillHeadOn, IsTheDefinitionForWindowsLongerThanABlock) {
   this->check({.tokens = 700, .key_dim = 8, .value_dim = 6, .slots = 4}, {.window = 560});
 }
 
-TYPED_TEST(ChunkedOn, IsTheDefinitionWhereTheBandMovesDown) {
+TYPED_TEST(PrefillHeadOn, IsTheDefinitionWhereTheBandMovesDown) {
   // Many times the window: the packed band is moved to its front again and again.
   this->check({.tokens = 2000, .key_dim = 4, .value_dim = 4, .slots = 4}, {.window = 16});
 }

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-#include <nha/attention/chunked/tasks.hpp>
+#include <nha/attention/chunked/prefill_tasks.hpp>
 
 #include <gtest/gtest.h>
 
@@ -18,9 +18,8 @@ Index tasks_of(const CaseShape& shape, Index workers, const nha::AttentionOption
   CaseOutputs<float> out(c.shape);
   const auto inputs = c.inputs();
   const auto outputs = out.views();
-  using Call = nha::detail::ChunkCall<float, nha::Dynamic, nha::Dynamic, nha::Dynamic>;
-  nha::detail::PrefillTasks<nha::cpu::simd::default_arch, Call> tasks(inputs, state, outputs, {},
-                                                                      workers);
+  nha::detail::PrefillTasks<nha::cpu::simd::default_arch, float, float> tasks(
+      inputs, state, outputs, {}, workers);
   nha::Workspace workspace;
   workspace.reserve(tasks.bytes());
   tasks.prepare(workspace.data());
