@@ -8,9 +8,8 @@
 //   NHA_ISA_NAMESPACE_BEGIN  everything that computes, and what holds its memory. Its name holds
 //                            the instruction set, so files compiled with different -march flags get
 //                            functions with different names and the linker cannot replace one by
-//                            the other. This covers the library's own functions: Eigen's
-//                            (nha/layer) and the standard library's templates have one name for all
-//                            flags.
+//                            the other. This covers the library's own functions: those of the
+//                            standard library have one name for all flags.
 // Users may define NHA_DISABLE_SIMD (the same kernels, one number at a time); no other macro
 // changes what the library does.
 #pragma once

@@ -24,7 +24,7 @@ struct BackwardExecutor {
 };
 
 TEST(Linear, EqualsAPlainLoopForAnyNumberOfRows) {
-  for (Index rows : {0, 1, 7, 8, 130}) {
+  for (Index rows : {0, 1, 15, 16, 130, 257}) {
     const auto x = nha_test::random_tensor<float, 2>({rows, 33});
     const auto weight = nha_test::random_tensor<float, 2>({70, 33}, 2);
     Tensor<float, 2> y({rows, 70});
@@ -65,6 +65,17 @@ TEST(Linear, GivesTheSameBitsWithAnyExecutor) {
     nha::linear(x, weight, tasks.view(), executor);
     EXPECT_GT(executor.tasks, 1);
     for (Index i = 0; i < serial.size(); ++i) ASSERT_EQ(serial.data()[i], tasks.data()[i]);
+  }
+}
+
+TEST(Linear, GivesARowTheSameBitsAmongFewOthers) {
+  const auto x = nha_test::random_tensor<float, 2>({nha::cpu::kFewRows - 1, 70});
+  const auto weight = nha_test::random_tensor<float, 2>({130, 70}, 2);
+  Tensor<float, 2> together({x.extent(0), 130}), alone({1, 130});
+  nha::linear(x, weight, together.view());
+  for (Index r = 0; r < x.extent(0); ++r) {
+    nha::linear(x.view().slice<0>(r, 1), weight, alone.view());
+    for (Index o = 0; o < 130; ++o) ASSERT_EQ(alone(0, o), together(r, o));
   }
 }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Counts what a test program takes with operator new, by replacing it. Include it in one file of a
-// program.
+// Counts what a test program takes with operator new, by replacing it, or refuses it. Include it in
+// one file of a program.
 #pragma once
 
 #include <atomic>
@@ -13,8 +13,11 @@ namespace nha_test {
 inline std::atomic<long> new_calls{0};
 /// Bytes of the largest call.
 inline std::atomic<std::size_t> new_largest{0};
+/// While it is true, there is no memory: the program ends where operator new is called.
+inline std::atomic<bool> new_refused{false};
 
 __attribute__((noinline)) inline void* counted_new(std::size_t bytes, std::size_t alignment) {
+  if (new_refused) std::abort();
   ++new_calls;
   std::size_t largest = new_largest;
   while (bytes > largest && !new_largest.compare_exchange_weak(largest, bytes)) {

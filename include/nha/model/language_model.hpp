@@ -113,14 +113,13 @@ class LanguageModel {
   /// left out.
   ///
   /// A text may come in pieces of any length, down to one token: the results are the same within
-  /// rounding. Scratch memory grows with B * T; once it is large enough, calls with fewer than 8
-  /// tokens in all allocate nothing.
+  /// rounding. Scratch memory grows with B * T; once it is large enough, calls allocate nothing.
   /// A NaN in the weights or from an overflow reaches the logits of its sequence, and stays in the
   /// state until reset.
   ///
   /// Scratch memory for all layers is reserved before the first runs, so no error leaves the layers
-  /// out of step. Two ways to run out of memory remain: in linear(), which terminates the program,
-  /// and with PrefillAlgorithm::reference, which allocates; after that reset the state.
+  /// out of step. One way to run out of memory remains: PrefillAlgorithm::reference allocates; after
+  /// that reset the state.
   /// @throws ArgumentError if a token is not in the vocabulary, a shape does not fit, elements of
   ///   an output share memory, or the layers of the state have seen unlike numbers of tokens;
   ///   nothing has then been touched.

@@ -110,8 +110,7 @@ class NativeHybridAttention {
   /// however the tokens are cut into calls. With slot_share [batch, tokens, query heads], also the
   /// part of each head's attention that fell on the slots.
   ///
-  /// All scratch memory is reserved before the state is touched; what may still run out of memory
-  /// is linear(), and that terminates the program.
+  /// All scratch memory is reserved before the state is touched.
   /// @throws ArgumentError if the shapes do not fit each other or the state; nothing has then been
   ///   touched.
   template <Executor E = const Serial>

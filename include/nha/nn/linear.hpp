@@ -1,16 +1,14 @@
 // SPDX-License-Identifier: MIT
-// The large products of a layer: y = x W^T, with W as checkpoints store it. The only header of the
-// layer, with linear_backward.hpp, that names Eigen.
+// The large product of a layer, y = x W^T, with W as checkpoints store it, in tasks of an executor.
 #pragma once
 
 #include <nha/config.hpp>
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
+#include <nha/cpu/matmul.hpp>
 #include <nha/nn/check_rows.hpp>
 #include <nha/parallel/executor.hpp>
-
-#include <Eigen/Core>
 
 #include <algorithm>
 #include <concepts>
@@ -19,41 +17,6 @@
 NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
-
-/// Eigen's views of ours, made where they are used and never kept.
-template <class T>
-using EigenRows = Eigen::Map<
-    std::conditional_t<std::is_const_v<T>,
-                       const Eigen::Matrix<std::remove_const_t<T>, Eigen::Dynamic, Eigen::Dynamic,
-                                           Eigen::RowMajor>,
-                       Eigen::Matrix<T, Eigen::Dynamic, Eigen::Dynamic, Eigen::RowMajor>>,
-    Eigen::Unaligned, Eigen::OuterStride<>>;
-
-template <class T>
-EigenRows<T> eigen_rows(const TensorView<T, Dynamic, Dynamic>& view) noexcept {
-  // The stride of a single row means nothing and may be too small for Eigen.
-  return EigenRows<T>(view.data(), view.extent(0), view.extent(1),
-                      Eigen::OuterStride<>(std::max<Index>(view.stride(0), view.extent(1))));
-}
-
-// Fewer rows than this are multiplied one after another with a block of the weights that stays in
-// cache: the weights are read once and nothing is packed or allocated.
-inline constexpr Index kFewRows = 8;
-
-template <class T>
-void linear_block(const TensorView<const T, Dynamic, Dynamic>& x,
-                  const TensorView<const T, Dynamic, Dynamic>& weight,
-                  const TensorView<T, Dynamic, Dynamic>& y) {
-  const auto in = eigen_rows(x);
-  const auto w = eigen_rows(weight);
-  auto out = eigen_rows(y);
-  if (x.extent(0) >= kFewRows) {
-    out.noalias() = in * w.transpose();
-  } else {
-    for (Index r = 0; r < x.extent(0); ++r)
-      out.row(r).transpose().noalias() = w * in.row(r).transpose();
-  }
-}
 
 struct BlockSize {
   Index rows, columns;
@@ -86,12 +49,13 @@ void for_each_block(Index rows, Index columns, const BlockSize& block, Index dep
 }  // namespace detail
 
 /// y = x W^T: x [rows, in], weight [out, in] as checkpoints store it, y [rows, out]. Rows must be
-/// contiguous and y must not overlap x. Cost rows * in * out multiply-adds.
+/// contiguous and y must not overlap x or weight. Allocates nothing. Cost: rows * in * out
+/// multiply-adds.
 ///
 /// The product is cut into blocks that are tasks of the executor; a small one runs on the calling
-/// thread. The blocks do not depend on the executor and neither does the result. With fewer than 8
-/// rows nothing is allocated; with more, Eigen may take packing buffers from the heap. Tasks are
-/// noexcept: if there is no memory for these buffers the program is terminated.
+/// thread. The blocks do not depend on the executor, and neither does the result. Below
+/// cpu::kFewRows rows, as in decoding, each row of y has the same bits whatever other rows there
+/// are. A task takes 32 KiB of stack.
 /// @throws ArgumentError if the shapes do not fit, there is no data, or rows are not contiguous or
 ///   overlap (a stride that is 0, negative or shorter than a row); nothing has then been touched.
 template <std::floating_point T, Executor E = const Serial>
@@ -106,15 +70,15 @@ void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
   detail::check_rows("x of linear", x);
   detail::check_rows("weight of linear", weight);
   detail::check_matrix("y of linear", y, rows, out);
-  if (rows == 0 || out == 0) return;
 
-  const bool few = rows < detail::kFewRows;
-  const detail::BlockSize block = few ? detail::BlockSize{rows, 64} : detail::BlockSize{128, 512};
+  // A block copies its part of the weights once: many rows share the copy.
+  constexpr detail::BlockSize kBlock{256, 64};
   const auto multiply = [&](Index r, Index r_count, Index o, Index o_count) {
-    detail::linear_block<T>(x.template slice<0>(r, r_count), weight.template slice<0>(o, o_count),
-                            y.template slice<0>(r, r_count).template slice<1>(o, o_count));
+    cpu::matmul(r_count, o_count, in, cpu::Rows<T>{x.data() + r * x.stride(0), x.stride(0)},
+                cpu::Transposed<T>{weight.data() + o * weight.stride(0), weight.stride(0)},
+                y.data() + r * y.stride(0) + o, y.stride(0));
   };
-  detail::for_each_block(rows, out, block, in, multiply, executor);
+  detail::for_each_block(rows, out, kBlock, in, multiply, executor);
 }
 
 NHA_ISA_NAMESPACE_END

@@ -6,6 +6,7 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/tensor_view.hpp>
+#include <nha/cpu/matmul.hpp>
 #include <nha/nn/check_rows.hpp>
 #include <nha/nn/linear.hpp>
 #include <nha/parallel/executor.hpp>
@@ -16,23 +17,24 @@
 
 NHA_NAMESPACE_BEGIN
 
-/// What becomes of the numbers that dx held: replaced, or added to where several projections read
-/// the same x.
+/// What becomes of the numbers that dx held: replaced by the gradient, or added to it. Gradients
+/// are added where several projections read the same x.
 enum class InputGradient : std::uint8_t { written, added };
 
 NHA_NAMESPACE_END
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// The gradients of linear(): from dy [rows, out] to dx = dy W [rows, in], written or added, and to
-/// dweight += dy^T x [out, in], each left out where its view is empty. x [rows, in] is looked at
-/// for dweight alone, weight [out, in] for dx alone. Rows must be contiguous; dx and dweight must
-/// not overlap each other or an input. Cost rows * in * out multiply-adds for each of the two.
+/// The gradients of linear(), from dy [rows, out]:
+///   dx = dy W [rows, in], written or added, and dweight += dy^T x [out, in].
+/// An empty view of dx or dweight means that this gradient is not wanted; it costs nothing. x
+/// [rows, in] is read for dweight alone, and weight [out, in] for dx alone. Rows must be
+/// contiguous; dx and dweight must not overlap each other or an input. Allocates nothing. Cost:
+/// rows * in * out multiply-adds for each of the two.
 ///
-/// The products are cut into blocks that are tasks of the executor, each summed by one task over
-/// all its terms; small ones run on the calling thread. The blocks do not depend on the executor
-/// and neither does the result. Eigen may take packing buffers from the heap; tasks are noexcept:
-/// if there is no memory for these the program is terminated.
+/// The products are cut into blocks that are tasks of the executor; small ones run on the calling
+/// thread. The blocks do not depend on the executor, and neither does the result. A task takes 32
+/// KiB of stack.
 /// @throws ArgumentError if the shapes do not fit, there is no data, or rows are not contiguous or
 ///   overlap; nothing has then been touched.
 template <std::floating_point T, Executor E = const Serial>
@@ -54,28 +56,26 @@ void linear_backward(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>>
     detail::check_matrix("x of linear_backward", x, rows, dweight.extent(1));
   }
 
-  constexpr detail::BlockSize kBlock{128, 512};
   if (!dx.empty()) {
+    const Index in = dx.extent(1);
+    const auto output = input_gradient == InputGradient::added ? cpu::MatmulOutput::added
+                                                               : cpu::MatmulOutput::written;
     const auto multiply = [&](Index r, Index r_count, Index i, Index i_count) {
-      const auto from = detail::eigen_rows<const T>(dy.template slice<0>(r, r_count));
-      const auto w = detail::eigen_rows<const T>(weight.template slice<1>(i, i_count));
-      auto to =
-          detail::eigen_rows<T>(dx.template slice<0>(r, r_count).template slice<1>(i, i_count));
-      if (input_gradient == InputGradient::added)
-        to.noalias() += from * w;
-      else
-        to.noalias() = from * w;
+      cpu::matmul(r_count, i_count, out, cpu::Rows<T>{dy.data() + r * dy.stride(0), dy.stride(0)},
+                  cpu::Rows<T>{weight.data() + i, weight.stride(0)},
+                  dx.data() + r * dx.stride(0) + i, dx.stride(0), output);
     };
-    detail::for_each_block(rows, dx.extent(1), kBlock, out, multiply, executor);
+    detail::for_each_block(rows, in, detail::BlockSize{256, 128}, out, multiply, executor);
   }
   if (!dweight.empty()) {
+    const Index in = dweight.extent(1);
     const auto multiply = [&](Index o, Index o_count, Index i, Index i_count) {
-      const auto from = detail::eigen_rows<const T>(dy.template slice<1>(o, o_count));
-      const auto in = detail::eigen_rows<const T>(x.template slice<1>(i, i_count));
-      detail::eigen_rows<T>(dweight.template slice<0>(o, o_count).template slice<1>(i, i_count))
-          .noalias() += from.transpose() * in;
+      cpu::matmul(o_count, i_count, rows, cpu::Transposed<T>{dy.data() + o, dy.stride(0)},
+                  cpu::Rows<T>{x.data() + i, x.stride(0)},
+                  dweight.data() + o * dweight.stride(0) + i, dweight.stride(0),
+                  cpu::MatmulOutput::added);
     };
-    detail::for_each_block(out, dweight.extent(1), kBlock, rows, multiply, executor);
+    detail::for_each_block(out, in, detail::BlockSize{128, 256}, rows, multiply, executor);
   }
 }
 

@@ -124,8 +124,8 @@ std::size_t cross_entropy_workspace_bytes(Index rows, Index hidden, Index vocabu
 /// Any finite logits are safe. Losses are summed in double over the rows in order, each within a
 /// few roundings of T. Where a logit is NaN or +infinity the loss and gradients become NaN, and the
 /// row is not correct; one of -infinity has probability 0. Cost: for each counted row vocabulary *
-/// hidden multiply-adds, three times that with both gradients. Eigen may take packing buffers from
-/// the heap.
+/// hidden multiply-adds, three times that with both gradients. Beyond the workspace nothing is
+/// allocated.
 /// @throws ArgumentError if a shape does not fit, a target is not in the vocabulary, there is no
 ///   data, rows are not contiguous, or scale is not finite; nothing has then been touched.
 template <std::floating_point T, class Arch = cpu::simd::default_arch>

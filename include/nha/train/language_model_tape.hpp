@@ -54,8 +54,7 @@ class LanguageModelTape {
   LanguageModelTape& operator=(LanguageModelTape&&) = default;
   ~LanguageModelTape() = default;
 
-  /// Takes memory for passes over tokens [B, T]: after it they allocate nothing but what Eigen
-  /// takes for products.
+  /// Takes memory for passes over tokens [B, T]: after it they allocate nothing.
   template <Executor E = const Serial>
   void reserve(const Model& model, const Tokens& tokens, const LanguageModelState<T>& state,
                E&& executor = Serial{}) {

@@ -164,8 +164,8 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 ///
 /// Memory beyond the gradients: for each share that is computed at once with others the results of
 /// every step of every layer for its tokens, but no logits; for each share but the first a copy of
-/// the gradients. After a step of these sizes another allocates only the list of the gradients,
-/// what Eigen takes for products, and states where the windows are others.
+/// the gradients. After a step of these sizes another allocates only the list of the gradients, and
+/// states where the windows are others.
 /// @param gradients overwritten: weights of the model's shapes, such as zero_weights() makes
 /// @throws ArgumentError if a token or target is not in the vocabulary, shapes do not fit, or an
 ///   option is out of range; nothing has then been touched.
