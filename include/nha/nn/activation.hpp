@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// silu(x) = x * sigmoid(x), also called swish, over rows of numbers; and back through it, its slope
-// being sigmoid(x) (1 + x (1 - sigmoid(x))).
+// silu(x) = x * sigmoid(x), also called swish, over rows of numbers, and its backward. The slope is
+// sigmoid(x) (1 + x (1 - sigmoid(x))).
 #pragma once
 
 #include <nha/config.hpp>
@@ -39,7 +39,8 @@ NHA_INLINE void silu_and_slope(const V& x, V& value, V& slope) noexcept {
 
 }  // namespace detail
 
-/// values[i] = silu(values[i]) for `count` numbers. Any alignment; allocates nothing.
+/// values[i] = silu(values[i]) for `count` numbers. Values may have any alignment. Allocates
+/// nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void silu(T* values, Index count) noexcept {
   using V = cpu::simd::vec<T, Arch>;
@@ -49,8 +50,8 @@ void silu(T* values, Index count) noexcept {
   for (; i < count; ++i) values[i] = detail::silu_of<T>(values[i]);
 }
 
-/// out[i] = silu(values[i]) * factors[i] for `count` numbers: the gate of SwiGLU. `out` may be
-/// either of the two.
+/// out[i] = silu(values[i]) * factors[i] for `count` numbers, as in SwiGLU. `out` may be `values` or
+/// `factors`. All may have any alignment. Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void silu_times(const T* values, const T* factors, T* out, Index count) noexcept {
   using V = cpu::simd::vec<T, Arch>;
@@ -61,8 +62,8 @@ void silu_times(const T* values, const T* factors, T* out, Index count) noexcept
   for (; i < count; ++i) out[i] = detail::silu_of<T>(values[i]) * factors[i];
 }
 
-/// Back through silu(): dx[i] = dy[i] * silu'(x[i]) for `count` numbers, x being what silu() was
-/// given. dx may be dy or x. Any alignment; allocates nothing.
+/// Backward of silu(): dx[i] = dy[i] * silu'(x[i]) for `count` numbers. x is the input of silu(),
+/// before it was overwritten. dx may be dy or x. All may have any alignment. Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void silu_backward(const T* x, const T* dy, T* dx, Index count) noexcept {
   using V = cpu::simd::vec<T, Arch>;
@@ -79,9 +80,10 @@ void silu_backward(const T* x, const T* dy, T* dx, Index count) noexcept {
   }
 }
 
-/// Back through silu_times(), `gate` being its values and `up` its factors:
-/// d_gate[i] = dy[i] * up[i] * silu'(gate[i]) and d_up[i] = dy[i] * silu(gate[i]). The outputs may
-/// be any of the inputs, but not each other.
+/// Backward of silu_times() for `count` numbers; `gate` are its values and `up` its factors:
+///   d_gate[i] = dy[i] * up[i] * silu'(gate[i]),  d_up[i] = dy[i] * silu(gate[i])
+/// An output may be any of the inputs, but not the other output. All may have any alignment.
+/// Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void silu_times_backward(const T* gate, const T* up, const T* dy, T* d_gate, T* d_up,
                          Index count) noexcept {

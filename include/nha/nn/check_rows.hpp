@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The checks that functions over rows of activations make of each of their arguments.
+// Checks of the arguments of functions over rows of activations.
 #pragma once
 
 #include <nha/config.hpp>
@@ -11,9 +11,9 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// That a view [rows, channels] has data where it has elements, that its rows are contiguous, and
-/// that they lie in order without overlapping. A single row may have any stride.
-/// @throws ArgumentError naming the view: `name` is what it is and of what, "x of linear".
+/// Checks that a view [rows, channels] has data where it has elements, and that its rows are
+/// contiguous, in order and without overlap. A single row may have any stride.
+/// @throws ArgumentError naming the view. `name` names argument and function: "x of linear".
 template <class T, Index Rows, Index Channels>
 void check_rows(const char* name, const TensorView<T, Rows, Channels>& view) {
   if (view.empty()) return;
@@ -25,7 +25,7 @@ void check_rows(const char* name, const TensorView<T, Rows, Channels>& view) {
                  ", or more");
 }
 
-/// The same of a view that must be [rows, channels].
+/// Checks the same of a view that must be [rows, channels].
 /// @throws ArgumentError naming the view.
 template <class T>
 void check_matrix(const char* name, const TensorView<T, Dynamic, Dynamic>& view, Index rows,
@@ -35,7 +35,7 @@ void check_matrix(const char* name, const TensorView<T, Dynamic, Dynamic>& view,
   check_rows(name, view);
 }
 
-/// That a vector has so many entries, one after the other.
+/// Checks that a vector has `entries` entries, one after the other.
 /// @throws ArgumentError naming the view.
 template <class T>
 void check_vector(const char* name, const TensorView<T, Dynamic>& view, Index entries) {

@@ -28,8 +28,8 @@ inline void check_vocabulary(const TensorView<const std::int32_t, Dynamic, Dynam
 
 }  // namespace detail
 
-/// x[b * T + t] = table[tokens(b, t)]: tokens [B, T], each a row of table [vocabulary, channels]; x
-/// [B * T, channels]. Checks nothing: the model has.
+/// x[b * T + t] = table[tokens(b, t)] for tokens [B, T], table [vocabulary, channels] and x
+/// [B * T, channels]. Rows must be contiguous and tokens in the vocabulary: nothing is checked.
 template <std::floating_point T>
 void embed(const TensorView<const std::int32_t, Dynamic, Dynamic>& tokens,
            std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> table,
@@ -39,8 +39,8 @@ void embed(const TensorView<const std::int32_t, Dynamic, Dynamic>& tokens,
       std::copy_n(&table(tokens(b, t), 0), x.extent(1), &x(b * tokens.extent(1) + t, 0));
 }
 
-/// The gradient of embed(): adds each row of dx to that of its token in dtable, in the order of the
-/// rows. Checks nothing.
+/// The gradient of embed(): adds each row of dx [B * T, channels] to the row of its token in dtable
+/// [vocabulary, channels], in the order of the rows. Nothing is checked.
 template <std::floating_point T>
 void embed_backward(const TensorView<const std::int32_t, Dynamic, Dynamic>& tokens,
                     std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> dx,

@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The forget gate: from the logits of a projection to the logarithm of the retention, and back.
+// The forget gate: from the logits of a projection to the logarithm of the retention, and its
+// backward.
 #pragma once
 
 #include <nha/config.hpp>
@@ -31,16 +32,18 @@ NHA_INLINE V log_sigmoid_slope(const V& x) noexcept {
 
 }  // namespace detail
 
-/// log(sigmoid(x)), to a few roundings for every x: no overflow at large negative x, no
-/// cancellation at large positive x, where it is -e^-x (0 where that is no normal number).
+/// log(sigmoid(x)), within a few roundings for every x. Large negative x do not overflow. Large
+/// positive x do not cancel: the result is -e^-x, or 0 where that is not a normal number.
 template <std::floating_point T>
 NHA_INLINE T log_sigmoid(T x) noexcept {
   return detail::log_sigmoid_of<T>(x);
 }
 
-/// logits[i] = log_sigmoid(logits[i]) / divisor, in place: log gates of `count` slots. The divisor
-/// (gate_logit_normalizer in checkpoints) slows the forgetting down: at 8 a logit of 0 keeps 92% a
-/// token. The result is never above 0. Any alignment; allocates nothing.
+/// logits[i] = log_sigmoid(logits[i]) / divisor, in place: the log gates of `count` slots.
+///
+/// The divisor, gate_logit_normalizer in checkpoints, slows the forgetting down: at 8, a logit of 0
+/// retains 92% of a slot per token. It must be above 0. The result is never above 0. Logits may have
+/// any alignment. Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void log_gates(T* logits, Index count, double divisor) noexcept {
   using V = cpu::simd::vec<T, Arch>;
@@ -52,9 +55,9 @@ void log_gates(T* logits, Index count, double divisor) noexcept {
   for (; i < count; ++i) logits[i] = log_sigmoid(logits[i]) * factor;
 }
 
-/// Back through log_gates(): d_logits[i] = d_log_gates[i] * sigmoid(-logits[i]) / divisor for
-/// `count` slots, the logits being those that log_gates() was given. d_logits may be d_log_gates or
-/// logits. Any alignment; allocates nothing.
+/// Backward of log_gates(): d_logits[i] = d_log_gates[i] * sigmoid(-logits[i]) / divisor for `count`
+/// slots. The logits are the input of log_gates(), before it was overwritten. d_logits may be
+/// d_log_gates or logits. All may have any alignment. Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void log_gates_backward(const T* logits, const T* d_log_gates, T* d_logits, Index count,
                         double divisor) noexcept {

@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// What a forward pass leaves behind in its scratch memory.
+// Keep: what a forward pass leaves in its scratch memory.
 #pragma once
 
 #include <nha/config.hpp>
@@ -8,9 +8,9 @@
 
 NHA_NAMESPACE_BEGIN
 
-/// Whether the scratch memory of a forward pass still holds, when it returns, what a backward pass
-/// reads. It decides how much memory is taken, not what is computed: intermediate results that
-/// would overwrite each other get places of their own.
+/// Whether a forward pass keeps the intermediate results that a backward pass reads. It decides how
+/// much scratch memory is taken, not what is computed: results that would overwrite each other get
+/// places of their own.
 enum class Keep : std::uint8_t { nothing, for_backward };
 
 NHA_NAMESPACE_END

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Rotary position embedding in the rotate-half form that Llama and Qwen checkpoints expect:
-// channel i < D/2 turns together with channel i + D/2; and back through it.
+// Rotary position embedding in the rotate-half form that Llama and Qwen checkpoints expect, and its
+// backward. Channel i < D/2 is rotated together with channel i + D/2.
 #pragma once
 
 #include <nha/config.hpp>
@@ -15,14 +15,15 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// What each channel pair turns by from one position to the next: theta^(-2i/D), i < D/2.
+/// The angle, in radians, between one position and the next for each pair of channels:
+/// frequencies[i] = theta^(-2i/D) for i < D/2, with D the head dimension.
 inline void rotary_frequencies(double theta, Index head_dim, double* frequencies) noexcept {
   for (Index i = 0; i < head_dim / 2; ++i)
     frequencies[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
 }
 
-/// Cosines and sines of one position: angle i is position * frequencies[i], i < half. Angles are
-/// computed in double from the 64-bit position, so a stream may be as long as it likes.
+/// Cosines and sines of one position: angle i is position * frequencies[i], for i < half. Angles are
+/// computed in double from the 64-bit position, so that long streams keep their precision.
 template <std::floating_point T>
 void rotary_row(std::int64_t position, const double* frequencies, Index half, T* cosine,
                 T* sine) noexcept {
@@ -35,8 +36,8 @@ void rotary_row(std::int64_t position, const double* frequencies, Index half, T*
 
 namespace detail {
 
-/// Turns the heads of tokens by the angles of their rows, or back by them. The two channels of a
-/// pair are read before either is written.
+/// Rotates the heads of tokens by the angles of their rows, or back by them. Both channels of a pair
+/// are read before one is written.
 template <bool kBack, class T>
 void turn_heads(const char* name, const TensorView<const T, Dynamic, Dynamic, Dynamic>& x,
                 const TensorView<const T, Dynamic, Dynamic>& cosine,
@@ -71,8 +72,8 @@ void turn_heads(const char* name, const TensorView<const T, Dynamic, Dynamic, Dy
 
 }  // namespace detail
 
-/// Turns the heads of tokens: out[r][h] = x[r][h] turned by the angles of row r, for x and out
-/// [rows, heads, D] and cosine and sine [rows, D/2]. D is even; out may be x.
+/// Rotates the heads of tokens: out[r][h] is x[r][h] rotated by the angles of row r. x and out are
+/// [rows, heads, D]; cosine and sine are [rows, D/2]. D is even; out may be x. Allocates nothing.
 /// @throws ArgumentError if the shapes do not fit or a row is not contiguous.
 template <std::floating_point T>
 void rotate_half(std::type_identity_t<TensorView<const T, Dynamic, Dynamic, Dynamic>> x,
@@ -82,8 +83,9 @@ void rotate_half(std::type_identity_t<TensorView<const T, Dynamic, Dynamic, Dyna
   detail::turn_heads<false>("rotate_half", x, cosine, sine, out);
 }
 
-/// Back through rotate_half(): dx[r][h] = dy[r][h] turned back by the angles of row r, for dy and
-/// dx [rows, heads, D] and cosine and sine [rows, D/2] as rotate_half() took them. dx may be dy.
+/// Backward of rotate_half(): dx[r][h] is dy[r][h] rotated back by the angles of row r. dy and dx are
+/// [rows, heads, D]; cosine and sine [rows, D/2] are those of rotate_half(). dx may be dy. Allocates
+/// nothing.
 /// @throws ArgumentError if the shapes do not fit or a row is not contiguous.
 template <std::floating_point T>
 void rotate_half_backward(std::type_identity_t<TensorView<const T, Dynamic, Dynamic, Dynamic>> dy,

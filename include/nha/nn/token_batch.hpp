@@ -1,5 +1,5 @@
 // SPDX-License-Identifier: MIT
-// TokenBatch: which sequence each row of a layer's activations belongs to.
+// TokenBatch: the sequence that each row of a layer's activations belongs to.
 #pragma once
 
 #include <nha/attention/validate.hpp>
@@ -14,9 +14,9 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// New tokens of several sequences, one row each: `batch` sequences of `tokens` tokens one after
-/// the other, or, with cu_seqlens (N+1 ascending offsets from 0 to tokens; batch 1), N sequences of
-/// unlike length.
+/// New tokens of several sequences, one row each, sequence after sequence. Without cu_seqlens there
+/// are `batch` sequences of `tokens` tokens each. With cu_seqlens, batch is 1 and there are N
+/// sequences of any lengths; cu_seqlens holds N+1 ascending offsets, from 0 to tokens.
 struct TokenBatch {
   Index batch = 1;
   Index tokens = 0;
@@ -26,11 +26,12 @@ struct TokenBatch {
   Index sequences() const noexcept {
     return cu_seqlens.empty() ? batch : static_cast<Index>(cu_seqlens.size()) - 1;
   }
-  /// First row and number of rows of one sequence.
+  /// First row of one sequence. The sequence must exist.
   Index first_row(Index sequence) const noexcept {
     return cu_seqlens.empty() ? sequence * tokens
                               : static_cast<Index>(cu_seqlens[static_cast<std::size_t>(sequence)]);
   }
+  /// Number of rows of one sequence. The sequence must exist.
   Index count(Index sequence) const noexcept {
     return cu_seqlens.empty() ? tokens : first_row(sequence + 1) - first_row(sequence);
   }
