@@ -18,9 +18,6 @@ NHA_ISA_NAMESPACE_BEGIN
 
 /// Runs tasks in a parallel region of OpenMP. Inside another parallel region, or inside a task of
 /// another executor, all of them run on the calling thread.
-///
-/// Eigen, too, uses OpenMP's threads once -fopenmp is given; the products of a layer are cut into
-/// tasks already, so define EIGEN_DONT_PARALLELIZE.
 class OpenMpExecutor {
  public:
   /// @param workers how many tasks run at once, 1 to kMostWorkers; 0 for as many as OpenMP would use
