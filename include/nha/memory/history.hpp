@@ -21,6 +21,7 @@ namespace detail {
 inline constexpr int kSnapshots = 3;
 
 /// Where a sequence stands, and where the copies of its slots were made. Positions count tokens.
+/// Zeros are a sequence without tokens, all of whose copies are of empty slots.
 struct SequenceHistory {
   std::int64_t tokens_seen = 0;
   std::int64_t oldest_reachable = 0;  // rollback() can go back to here
