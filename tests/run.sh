@@ -1,8 +1,8 @@
 #!/usr/bin/env bash
 # SPDX-License-Identifier: MIT
 # Builds and runs all tests. Arguments are handed to ctest, for instance: -R TensorView
-# The environment variable NHA_PRESET chooses another preset than release: debug, asan, tsan, tsan-threads,
-# clang, no-exceptions, sse2, scalar, neon (64-bit Arm, run by qemu). NHA_JOBS: how many compilers and tests run
+# The environment variable NHA_PRESET chooses another preset than release: debug, asan, ubsan, tsan,
+# tsan-threads, clang, no-exceptions, sse2, scalar, neon (64-bit Arm, run by qemu). NHA_JOBS: how many compilers and tests run
 # at once; all cores where it is not set.
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
