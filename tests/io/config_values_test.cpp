@@ -91,7 +91,7 @@ TEST(ConfigValues, ObjectsInAListStandBeforeTheOneAroundThem) {
   NHA_EXPECT_ERROR(first.text("b", ""), FormatError, "a.json: l[0]: b is not a string");
   EXPECT_EQ(one("[]").object_count("k"), 0u);
   for (const char* other :
-       {"7", "{}", "[1]", "[{}, 1]", "[1, {}]", "[[]]", "[{}, []]", "[{}, null]", "[\"a\", {}]"}) {
+       {"7", "{}", "[1]", "[{}, 1]", "[1, {}]", "[[]]", "[{}, []]", "[{}, null]", R"(["a", {}])"}) {
     SCOPED_TRACE(other);
     NHA_EXPECT_ERROR(one(other).object_count("k"), FormatError,
                      "a.json: k is not an array of objects");

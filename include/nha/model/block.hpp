@@ -85,11 +85,10 @@ class DecoderBlock {
   }
 
   /// Replaces x [rows, hidden] by the block's output. Checks nothing: the model has.
-  template <Executor E>
   void run(const Rows& x, const TokenBatch& tokens, const RotaryTable<T>& table,
            LayerState<T>& state, const Activations& a, Workspace& kernel,
            const typename NativeHybridAttention<T>::PerHead& slot_share,
-           const PrefillOptions& algorithm, E&& executor) const {
+           const PrefillOptions& algorithm, ExecutorRef executor) const {
     const Rows update(a.update, x.extents());
     const Rows attention_normed(a.attention_normed, x.extents());
     keep(x, a.attention_input);

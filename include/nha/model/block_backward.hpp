@@ -56,12 +56,11 @@ class DecoderBlockBackward {
   /// @param a what the call has kept
   /// @param lse, slot_share cotangents of these, or nothing
   /// @param input_wanted whether the gradient of the input is; if not, dx is used up
-  template <Executor E>
   void run(const Rows& dx, const TokenBatch& tokens, const RotaryTable<T>& table,
            const LayerState<T>& state_before, const typename DecoderBlock<T>::Activations& a,
            const typename Attention::PerHead& lse, const typename Attention::PerHead& slot_share,
            bool input_wanted, DecoderBlockWeights<T>& gradients, const Scratch& s,
-           Workspace& kernel, E&& executor) const {
+           Workspace& kernel, ExecutorRef executor) const {
     const auto weights = block_.weights();
     const auto rows = [&](T* data) { return Rows(data, dx.extents()); };
     const Rows d_normed = rows(s.normed);

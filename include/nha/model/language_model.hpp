@@ -140,10 +140,9 @@ class LanguageModel {
   /// error leaves the layers out of step.
   /// @throws ArgumentError if a token is not in the vocabulary, a shape does not fit, elements of
   ///   an output share memory, or the state is that of another model; nothing has then been touched.
-  template <Executor E = const Serial>
   void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
                LayerWorkspace& workspace, const ForwardOptions<T>& options = {},
-               E&& executor = Serial{}) const {
+               ExecutorRef executor = kSerial) const {
     const TokenBatch batch{tokens.extent(0), tokens.extent(1), options.cu_seqlens};
     check(tokens, batch, state, logits, options);
     if (batch.rows() == 0) return;
@@ -253,9 +252,8 @@ class LanguageModel {
         for (Index c = 0; c < to.extent(2); ++c) to(b, t, c) = x(b * to.extent(1) + t, c);
   }
 
-  template <Executor E>
   void read_out(const Rows& x, const TokenBatch& batch, const Logits& logits, const Activations& a,
-                E&& executor) const {
+                ExecutorRef executor) const {
     if (!is_last_only(logits, batch)) {
       const Rows normed(a.normed, x.extents());
       rms_norm(x, norm_, options_.norm_eps, normed);

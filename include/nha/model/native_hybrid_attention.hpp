@@ -89,9 +89,9 @@ class NativeHybridAttention {
   /// All scratch memory is reserved before the state is touched.
   /// @throws ArgumentError if the shapes do not fit each other or the state; nothing has then been
   ///   touched.
-  template <Executor E = const Serial>
   void forward(ConstRows x, const TokenBatch& tokens, LayerState<T>& state, Rows y,
-               LayerWorkspace& workspace, PerHead slot_share = {}, E&& executor = Serial{}) const {
+               LayerWorkspace& workspace, PerHead slot_share = {},
+               ExecutorRef executor = kSerial) const {
     check(x, tokens, state, y, slot_share);
     const auto sections = [&](Arena& cursor) {
       const auto table = RotaryTable<T>::take(cursor, shape_.key_dim, tokens.rows());
@@ -195,10 +195,9 @@ class NativeHybridAttention {
                                    algorithm, workers);
   }
 
-  template <Executor E>
   void run(const ConstRows& x, const TokenBatch& tokens, const RotaryTable<T>& table,
            LayerState<T>& state, const Rows& y, const Activations& a, Workspace& kernel,
-           const PerHead& slot_share, const PrefillOptions& algorithm, E&& executor) const {
+           const PerHead& slot_share, const PrefillOptions& algorithm, ExecutorRef executor) const {
     project(x, tokens, state, a, executor);
     if (options_.value_activation == ValueActivation::silu) {
       const Index count = tokens.rows() * shape_.kv_heads * shape_.value_dim;
@@ -260,9 +259,8 @@ class NativeHybridAttention {
   }
 
   /// q, k and v, after their convolutions if there are any.
-  template <Executor E>
   void project(const ConstRows& x, const TokenBatch& tokens, LayerState<T>& state,
-               const Activations& a, E&& executor) const {
+               const Activations& a, ExecutorRef executor) const {
     const auto one = [&](std::size_t which, const Tensor<T, 2>& weight, const Tensor<T, 3>& kernel,
                          const Tensor<T, 1>& bias, T* input, T* out) {
       const Rows to(out, {tokens.rows(), weight.extent(0)});
@@ -292,9 +290,8 @@ class NativeHybridAttention {
   }
 
   /// The slots' queries and keys, mapped, and the gates.
-  template <Executor E>
   void prepare_slots(const ConstRows& x, const TokenBatch& tokens, const Activations& a,
-                     E&& executor) const {
+                     ExecutorRef executor) const {
     const auto map = [&](const T* from, T* to, Index heads) {
       const Rows mapped(to, {tokens.rows() * heads, shape_.key_dim});
       carry(from, to, mapped.size());

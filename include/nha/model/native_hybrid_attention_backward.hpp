@@ -93,11 +93,10 @@ class NativeHybridAttentionBackward {
   /// @param x what the call was given
   /// @param state_before what it began from
   /// @param a what it has kept
-  template <Executor E>
   void run(const ConstRows& x, const TokenBatch& tokens, const RotaryTable<T>& table,
            const LayerState<T>& state_before, const typename Layer::Activations& a,
            const Cotangents& cotangents, const Rows& dx, AttentionWeights<T>& gradients,
-           const Scratch& s, Workspace& kernel, E&& executor) const {
+           const Scratch& s, Workspace& kernel, ExecutorRef executor) const {
     const Wanted wanted(shape_, !dx.empty(), gradients);
     read_out(tokens, a, cotangents.y, wanted, gradients, s, executor);
     if (!wanted.operator_inputs()) return;
@@ -154,10 +153,9 @@ class NativeHybridAttentionBackward {
   Rows rows_of(T* data, Index rows, Index channels) const { return Rows(data, {rows, channels}); }
 
   /// The output projection, and norm and silu before it.
-  template <Executor E>
   void read_out(const TokenBatch& tokens, const typename Layer::Activations& a, const ConstRows& dy,
                 const Wanted& wanted, AttentionWeights<T>& gradients, const Scratch& s,
-                E&& executor) const {
+                ExecutorRef executor) const {
     const typename Rows::Sizes sizes{tokens.rows(), shape_.query_heads * shape_.value_dim};
     const Rows d_o(s.o, sizes);
     const bool below = wanted.operator_inputs();
@@ -171,10 +169,10 @@ class NativeHybridAttentionBackward {
   }
 
   /// The operator.
-  template <Executor E>
   void attend(const TokenBatch& tokens, const AttentionState<T>& state_before,
               const typename Layer::Activations& a, const Cotangents& cotangents,
-              const Wanted& wanted, const Scratch& s, Workspace& kernel, E&& executor) const {
+              const Wanted& wanted, const Scratch& s, Workspace& kernel,
+              ExecutorRef executor) const {
     const auto heads = [&](T* data, Index count, Index dim) {
       return Layer::heads(data, tokens, count, dim);
     };
@@ -200,9 +198,8 @@ class NativeHybridAttentionBackward {
 
   /// Back through the feature map of the slots' queries or keys: to the heads before it, in place,
   /// where these are wanted, and to its weight.
-  template <Executor E>
   void map(const T* raw, T* gradient, Index rows, bool heads_wanted, AttentionWeights<T>& gradients,
-           const Scratch& s, E&& executor) const {
+           const Scratch& s, ExecutorRef executor) const {
     const Rows d_heads = rows_of(gradient, rows, shape_.key_dim);
     feature_map_backward(options_.feature_map, ConstRows(raw, d_heads.extents()),
                          layer_.weights().feature_map, d_heads, heads_wanted ? d_heads : Rows(),
@@ -227,10 +224,9 @@ class NativeHybridAttentionBackward {
   using ProjectionGradients = Projection<Tensor<T, 2>, Tensor<T, 3>, Tensor<T, 1>>;
 
   /// The projection of q, k or v, and the convolution after it.
-  template <Executor E>
   void project(const ConstRows& x, const TokenBatch& tokens, const ConstProjection& weights,
                const ProjectionGradients& gradients, T* input, T* gradient, const Scratch& s,
-               const Rows& dx, InputGradient how, E&& executor) const {
+               const Rows& dx, InputGradient how, ExecutorRef executor) const {
     const Index channels = weights.weight.extent(0);
     const Rows d_projected = rows_of(gradient, tokens.rows(), channels);
     if (options_.convolution_kernel_size == 0) {
@@ -252,9 +248,9 @@ class NativeHybridAttentionBackward {
   }
 
   /// The gates and their projection.
-  template <Executor E>
   void gate(const ConstRows& x, Index rows, const typename Layer::Activations& a,
-            AttentionWeights<T>& gradients, const Scratch& s, const Rows& dx, E&& executor) const {
+            AttentionWeights<T>& gradients, const Scratch& s, const Rows& dx,
+            ExecutorRef executor) const {
     const Index gates = shape_.kv_heads * shape_.slots;
     const Rows d_logits = rows_of(s.gate, rows, gates);
     log_gates_backward(a.gate_logits, s.gate, s.gate, d_logits.size(), options_.gate_divisor);

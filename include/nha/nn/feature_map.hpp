@@ -50,10 +50,10 @@ void check_heads(const char* name, const TensorView<T, Dynamic, Dynamic>& heads)
 /// gaps. t2r takes its weight [Dk, Dk] and scratch memory for as many numbers as `heads` has; the
 /// other maps look at neither.
 /// @throws ArgumentError if heads have gaps, or the weight or scratch memory of t2r does not fit.
-template <std::floating_point T, Executor E = const Serial>
+template <std::floating_point T>
 void apply_feature_map(FeatureMap map, TensorView<T, Dynamic, Dynamic> heads,
                        std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> weight,
-                       T* scratch, E&& executor = Serial{}) {
+                       T* scratch, ExecutorRef executor = kSerial) {
   const Index count = heads.size();
   const Index dim = heads.extent(1);
   detail::check_heads("heads of apply_feature_map", heads);
@@ -88,14 +88,14 @@ void apply_feature_map(FeatureMap map, TensorView<T, Dynamic, Dynamic> heads,
 /// not look at heads either.
 /// @throws ArgumentError if the shapes do not fit, heads have gaps, or the weights or scratch memory
 ///   of t2r do not fit; nothing has then been touched.
-template <std::floating_point T, Executor E = const Serial>
+template <std::floating_point T>
 void feature_map_backward(FeatureMap map,
                           std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> heads,
                           std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> weight,
                           std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> d_mapped,
                           TensorView<T, Dynamic, Dynamic> d_heads,
                           std::type_identity_t<TensorView<T, Dynamic, Dynamic>> dweight, T* scratch,
-                          E&& executor = Serial{}) {
+                          ExecutorRef executor = kSerial) {
   const typename TensorView<T, Dynamic, Dynamic>::Sizes sizes =
       d_heads.empty() ? d_mapped.extents() : d_heads.extents();
   const auto [rows, dim] = sizes;

@@ -53,9 +53,8 @@ class FeedForward {
   /// take_activations() of this layer for the same number of rows, which is not checked. The result
   /// is the same whatever is kept.
   /// @throws ArgumentError if the shapes do not fit.
-  template <Executor E = const Serial>
   void forward(const ConstRows& x, const Rows& y, const Activations& a,
-               E&& executor = Serial{}) const {
+               ExecutorRef executor = kSerial) const {
     const Rows gate(a.gate, {x.extent(0), intermediate_});
     const Rows up(a.up, gate.extents());
     const Rows product(a.product, gate.extents());
@@ -82,10 +81,9 @@ class FeedForward {
   /// taken with Keep::for_backward. `scratch` is from take_backward() for the same number of rows.
   /// Only the shapes are checked.
   /// @throws ArgumentError if the shapes do not fit.
-  template <Executor E = const Serial>
   void backward(const ConstRows& x, const ConstRows& dy, const Activations& a, const Rows& dx,
                 FeedForwardWeights<T>& gradients, const BackwardScratch& scratch,
-                E&& executor = Serial{}) const {
+                ExecutorRef executor = kSerial) const {
     const Index rows = x.extent(0);
     const Index hidden = weights_.gate_proj.extent(1);
     detail::check_matrix("x of FeedForward::backward", x, rows, hidden);

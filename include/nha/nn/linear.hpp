@@ -25,9 +25,9 @@ struct BlockSize {
 /// Calls multiply(row, rows, column, columns) for each block of a product of `rows` x `columns`
 /// numbers, `depth` multiply-adds each: one task a block. A small product stays on the calling
 /// thread; the blocks are the same.
-template <class Multiply, Executor E>
+template <class Multiply>
 void for_each_block(Index rows, Index columns, const BlockSize& block, Index depth,
-                    const Multiply& multiply, E&& executor) {
+                    const Multiply& multiply, ExecutorRef executor) {
   const Index across = (columns + block.columns - 1) / block.columns;
   const Index tasks = (rows + block.rows - 1) / block.rows * across;
   const auto task = [&](Index i, Index) {
@@ -41,7 +41,7 @@ void for_each_block(Index rows, Index columns, const BlockSize& block, Index dep
   const double work =
       static_cast<double>(rows) * static_cast<double>(columns) * static_cast<double>(depth);
   if (work < kWorthThreads)
-    Serial{}.run(tasks, task);
+    kSerial.run(tasks, task);
   else
     executor.run(tasks, task);
 }
@@ -58,10 +58,10 @@ void for_each_block(Index rows, Index columns, const BlockSize& block, Index dep
 /// are. A task takes 32 KiB of stack.
 /// @throws ArgumentError if the shapes do not fit, there is no data, or rows are not contiguous or
 ///   overlap (a stride that is 0, negative or shorter than a row); nothing has then been touched.
-template <std::floating_point T, Executor E = const Serial>
+template <std::floating_point T>
 void linear(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
             std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> weight,
-            TensorView<T, Dynamic, Dynamic> y, E&& executor = Serial{}) {
+            TensorView<T, Dynamic, Dynamic> y, ExecutorRef executor = kSerial) {
   const Index rows = x.extent(0);
   const Index out = weight.extent(0);
   const Index in = weight.extent(1);

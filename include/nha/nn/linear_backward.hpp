@@ -37,12 +37,12 @@ NHA_ISA_NAMESPACE_BEGIN
 /// KiB of stack.
 /// @throws ArgumentError if the shapes do not fit, there is no data, or rows are not contiguous or
 ///   overlap; nothing has then been touched.
-template <std::floating_point T, Executor E = const Serial>
+template <std::floating_point T>
 void linear_backward(std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> x,
                      std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> weight,
                      std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> dy,
                      std::type_identity_t<TensorView<T, Dynamic, Dynamic>> dx,
-                     TensorView<T, Dynamic, Dynamic> dweight, E&& executor = Serial{},
+                     TensorView<T, Dynamic, Dynamic> dweight, ExecutorRef executor = kSerial,
                      InputGradient input_gradient = InputGradient::written) {
   const Index rows = dy.extent(0);
   const Index out = dy.extent(1);

@@ -136,14 +136,12 @@ class AdamW {
   /// ever: look at the norm of the gradients first (train/gradient_norm.hpp). Allocates nothing.
   /// @throws ArgumentError if the lists are not of the tensors of the constructor, in its order, or
   ///   the learning rate is negative or not finite; nothing has then been changed.
-  template <Executor E = const Serial>
   void step(std::span<const Parameter<T>> weights, std::span<const Parameter<const T>> gradients,
-            double learning_rate, E&& executor = Serial{}) {
+            double learning_rate, ExecutorRef executor = kSerial) {
     take_step(weights, gradients, learning_rate, executor);
   }
-  template <Executor E = const Serial>
   void step(std::span<const Parameter<T>> weights, std::span<const Parameter<T>> gradients,
-            double learning_rate, E&& executor = Serial{}) {
+            double learning_rate, ExecutorRef executor = kSerial) {
     take_step(weights, gradients, learning_rate, executor);
   }
 
@@ -174,9 +172,9 @@ class AdamW {
     Index first, count;
   };
 
-  template <class U, Executor E>
+  template <class U>
   void take_step(std::span<const Parameter<T>> weights, std::span<const Parameter<U>> gradients,
-                 double learning_rate, E&& executor) {
+                 double learning_rate, ExecutorRef executor) {
     check_list("weights", weights);
     check_list("gradients", gradients);
     check_argument(std::isfinite(learning_rate) && learning_rate >= 0, "learning_rate is ",

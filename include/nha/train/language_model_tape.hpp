@@ -88,9 +88,8 @@ class LanguageModelTape {
 
   /// Takes memory for passes over tokens [B, T] that keep layers from `first_kept` on. After it
   /// they allocate nothing.
-  template <Executor E = const Serial>
   void reserve(const Model& model, const Tokens& tokens, const LanguageModelState<T>& state,
-               Index first_kept = 0, E&& executor = Serial{}) {
+               Index first_kept = 0, ExecutorRef executor = kSerial) {
     const TokenBatch batch{tokens.extent(0), tokens.extent(1)};
     std::size_t kernel = 0;
     for (Index n = 0; n < state.layers(); ++n) {
@@ -116,9 +115,8 @@ class LanguageModelTape {
   ///   afterwards
   /// @throws ArgumentError if a token is not in the vocabulary or the state does not fit; nothing
   ///   has then been touched.
-  template <Executor E = const Serial>
   Rows forward(const Model& model, const Tokens& tokens, LanguageModelState<T>& state,
-               const TapePass& pass = {}, E&& executor = Serial{}) {
+               const TapePass& pass = {}, ExecutorRef executor = kSerial) {
     check(model, tokens, state);
     reserve(model, tokens, state, pass.first_kept, executor);
     const TokenBatch batch{tokens.extent(0), tokens.extent(1)};
@@ -156,10 +154,9 @@ class LanguageModelTape {
   /// @param state the one forward() was given, empty
   /// @param d_normed the gradient of those rows [B * T, hidden], without gaps; used up
   /// @param loss the auxiliary loss, of which `queries` queries make the mean
-  template <Executor E = const Serial>
   void backward(const Model& model, const Tokens& tokens, const LanguageModelState<T>& state,
                 const Rows& d_normed, LanguageModelWeights<T>& gradients,
-                const SlotShareLoss& loss = {}, Index queries = 1, E&& executor = Serial{}) {
+                const SlotShareLoss& loss = {}, Index queries = 1, ExecutorRef executor = kSerial) {
     if (!wants_rows(gradients)) return;
     const TokenBatch batch{tokens.extent(0), tokens.extent(1)};
     const Rows x(x_, {batch.rows(), model.options().hidden()});

@@ -99,11 +99,11 @@ Index check_training(const LanguageModel<T>& model, const TrainingBatch& batch,
 }
 
 /// The loss; with gradients, overwrites these. `list` is what parameters() says of them.
-template <std::floating_point T, Executor E>
+template <std::floating_point T>
 TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& batch,
                            LanguageModelWeights<T>* gradients,
                            const std::vector<Parameter<T>>& list, TrainingWorkspace<T>& workspace,
-                           const TrainingOptions& options, E&& executor) {
+                           const TrainingOptions& options, ExecutorRef executor) {
   using Rows = TensorView<T, Dynamic, Dynamic>;
   const Index counted = check_training(model, batch, options);
   if (batch.tokens.empty()) {
@@ -180,20 +180,21 @@ TrainingLoss training_pass(const LanguageModel<T>& model, const TrainingBatch& b
 ///   may be empty
 /// @throws ArgumentError if a token or target is not in the vocabulary, shapes do not fit, or an
 ///   option is out of range; nothing has then been touched.
-template <std::floating_point T, Executor E = const Serial>
+template <std::floating_point T>
 TrainingLoss loss_and_gradients(const LanguageModel<T>& model, const TrainingBatch& batch,
                                 LanguageModelWeights<T>& gradients, TrainingWorkspace<T>& workspace,
-                                const TrainingOptions& options = {}, E&& executor = Serial{}) {
+                                const TrainingOptions& options = {},
+                                ExecutorRef executor = kSerial) {
   return detail::training_pass(model, batch, &gradients, parameters(model.options(), gradients),
                                workspace, options, executor);
 }
 
 /// The same loss alone. It takes memory for the results of one layer, not of all.
 /// @throws ArgumentError as loss_and_gradients() does.
-template <std::floating_point T, Executor E = const Serial>
+template <std::floating_point T>
 TrainingLoss evaluate(const LanguageModel<T>& model, const TrainingBatch& batch,
                       TrainingWorkspace<T>& workspace, const TrainingOptions& options = {},
-                      E&& executor = Serial{}) {
+                      ExecutorRef executor = kSerial) {
   return detail::training_pass<T>(model, batch, nullptr, {}, workspace, options, executor);
 }
 

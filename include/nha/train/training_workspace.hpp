@@ -110,8 +110,7 @@ class TrainingWorkspace {
   }
 
   /// Adds the gradients of the other micro-batches to those of the first, in order.
-  template <Executor E>
-  void add_gradients(const std::vector<Parameter<T>>& first, E&& executor) const {
+  void add_gradients(const std::vector<Parameter<T>>& first, ExecutorRef executor) const {
     for (std::size_t n = 1; n < micro_batches_.size(); ++n) {
       const auto task = [&](Index i, Index) {
         const auto& values = micro_batches_[n].parameters[static_cast<std::size_t>(i)].values;
