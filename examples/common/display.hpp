@@ -2,7 +2,7 @@
 // Numbers and bytes as a reader wants to see them.
 #pragma once
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <cmath>
 #include <cstddef>

@@ -2,7 +2,7 @@
 // How far long work has come, on stderr.
 #pragma once
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <chrono>
 #include <cstddef>
