@@ -38,14 +38,6 @@ struct ViewRange {
   Index strides[4];  // in elements
 };
 
-/// Puts one more element among `count` that are sorted, largest stride first.
-template <class Strided>
-void insert_by_stride(Strided* sorted, int count, const Strided& element) noexcept {
-  int at = count;
-  for (; at > 0 && sorted[at - 1].stride < element.stride; --at) sorted[at] = sorted[at - 1];
-  sorted[at] = element;
-}
-
 /// A view as bytes: what a search for overlaps goes through.
 struct ViewMemory {
   /// One axis whose positions lie a positive number of bytes apart.
@@ -59,17 +51,18 @@ struct ViewMemory {
     for (int n = 0; n < view.rank; ++n) {
       if (view.extents[n] == 1) continue;
       const Index step = view.strides[n] * view.element;
-      const Axis axis{step < 0 ? -step : step, view.extents[n] - 1, n};
-      insert_by_stride(axes, axis_count++, axis);
+      axes[axis_count++] = {step < 0 ? -step : step, view.extents[n] - 1, n};
     }
-    // Axes that are contiguous are part of the width.
+    // Largest stride first; those that are contiguous are part of the width.
+    std::sort(axes, axes + axis_count,
+              [](const Axis& a, const Axis& b) { return a.stride > b.stride; });
     for (; axis_count > 0 && axes[axis_count - 1].stride == width; --axis_count)
       width *= axes[axis_count - 1].last + 1;
   }
 
   std::uintptr_t begin;
-  Index width;   // bytes at each position
-  Axis axes[4];  // largest stride first
+  Index width;  // bytes at each position
+  Axis axes[4];
   int axis_count = 0;
 };
 
@@ -86,10 +79,12 @@ class StepSearch {
         steps_[n].most += most;
         return;
       }
-    insert_by_stride(steps_, count_++, Steps{stride, least, most});
+    steps_[count_++] = {stride, least, most};
   }
   /// After the last add().
-  void ready() noexcept {
+  void sort() noexcept {
+    std::sort(steps_, steps_ + count_,
+              [](const Steps& a, const Steps& b) { return a.stride > b.stride; });
     for (int n = count_ - 1; n >= 0; --n) {
       lowest_[n] = lowest_[n + 1] + steps_[n].least * steps_[n].stride;
       highest_[n] = highest_[n + 1] + steps_[n].most * steps_[n].stride;
@@ -147,7 +142,7 @@ inline SelfOverlap self_overlap(const ViewRange& range) noexcept {
     if (n > 0 && axis.stride == view.axes[n - 1].stride) return {Overlap::some, axis.number};
     search.add(axis.stride, -axis.last, axis.last);
   }
-  search.ready();
+  search.sort();
   for (int n = 0; n < view.axis_count; ++n) {
     // The first axis along which the two differ, the one with the larger position taken first.
     const Overlap found = search.find_from(1, 1 - view.width, view.width - 1, n);
@@ -166,7 +161,7 @@ inline Overlap overlap(const ViewRange& first, const ViewRange& second) noexcept
     if (a.axes[n].stride > 0) search.add(a.axes[n].stride, 0, a.axes[n].last);
   for (int n = 0; n < b.axis_count; ++n)
     if (b.axes[n].stride > 0) search.add(b.axes[n].stride, -b.axes[n].last, 0);
-  search.ready();
+  search.sort();
   const auto distance = static_cast<Index>(b.begin - a.begin);
   return search.find(distance - a.width + 1, distance + b.width - 1);
 }
