@@ -13,7 +13,7 @@
 #include "recall/report.hpp"
 #include "recall/training.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/io/new_file.hpp>
 #include <nha/parallel/thread_pool.hpp>
 

@@ -2,7 +2,7 @@
 // What the peers' matrix products take.
 #pragma once
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 namespace nha_bench {
 

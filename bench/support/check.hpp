@@ -3,7 +3,7 @@
 #pragma once
 
 #include <benchmark/benchmark.h>
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <string>
 

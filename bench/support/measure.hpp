@@ -10,7 +10,7 @@
 #pragma once
 
 #include <benchmark/benchmark.h>
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <algorithm>
 #include <cmath>

@@ -2,7 +2,7 @@
 // SlotShare: how much of each head's attention fell on the slots, along a text.
 #pragma once
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/core/tensor_view.hpp>
 

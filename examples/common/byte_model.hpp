@@ -7,7 +7,7 @@
 #include "sampler.hpp"
 #include "stopwatch.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/model/language_model.hpp>
 #include <nha/parallel/thread_pool.hpp>

@@ -2,7 +2,7 @@
 // Command lines of options with values and of flags.
 #pragma once
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/names.hpp>
 #include <nha/core/options.hpp>
 

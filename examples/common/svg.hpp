@@ -4,7 +4,7 @@
 
 #include "display.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <cmath>
 #include <sstream>

@@ -5,7 +5,7 @@
 #include "../common/svg.hpp"
 #include "statistics.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <algorithm>
 #include <cstddef>

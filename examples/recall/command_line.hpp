@@ -5,7 +5,7 @@
 #include "../common/command_line.hpp"
 #include "task.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
 
 #include <algorithm>

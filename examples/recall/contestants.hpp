@@ -5,7 +5,7 @@
 #include "../common/display.hpp"
 #include "command_line.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/model/layer_options.hpp>
 #include <nha/model/model_options.hpp>
 #include <nha/model/state.hpp>

@@ -9,7 +9,7 @@
 #include "contestants.hpp"
 #include "statistics.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <algorithm>
 #include <chrono>

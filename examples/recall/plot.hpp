@@ -10,7 +10,7 @@
 #include "report.hpp"
 #include "training.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <array>
 #include <cstddef>

@@ -8,7 +8,7 @@
 #include "statistics.hpp"
 #include "training.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 
 #include <algorithm>
 #include <cstddef>

@@ -9,7 +9,7 @@
 //                     v2    v7         what should follow
 #pragma once
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/tensor.hpp>
 #include <nha/train/random.hpp>
 #include <nha/train/training_step.hpp>

@@ -7,7 +7,7 @@
 #include "contestants.hpp"
 #include "task.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/model/language_model.hpp>
 #include <nha/train/adamw.hpp>
 #include <nha/train/gradient_norm.hpp>

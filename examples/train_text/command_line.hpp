@@ -4,7 +4,7 @@
 
 #include "../common/command_line.hpp"
 
-#include <nha/core/dtype.hpp>
+#include <nha/core/index.hpp>
 #include <nha/core/options.hpp>
 
 #include <cstdint>

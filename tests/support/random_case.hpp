@@ -10,6 +10,7 @@
 #include <cstdint>
 #include <limits>
 #include <random>
+#include <type_traits>
 #include <vector>
 
 #include "relative_error.hpp"
@@ -160,6 +161,25 @@ template <class A, class B>
 double relative_error(const CaseOutputs<A>& a, const CaseOutputs<B>& b) {
   return std::max({relative_error(a.o, b.o), relative_error(a.lse, b.lse),
                    relative_error(a.slot_share, b.slot_share)});
+}
+
+/// The same for tokens [first, first + count) alone: the others may not have been written.
+template <class A, class B>
+double relative_error(const CaseOutputs<A>& a, const CaseOutputs<B>& b, Index first, Index count) {
+  const auto part = [&](const auto& tensor) {
+    auto extents = tensor.extents();
+    extents[1] = count;
+    std::remove_cvref_t<decltype(tensor)> out(extents);
+    const Index row = tensor.extent(1) > 0 && tensor.extent(0) > 0
+                          ? tensor.size() / (tensor.extent(0) * tensor.extent(1))
+                          : 0;
+    for (Index n = 0; n < tensor.extent(0); ++n)
+      std::copy_n(tensor.data() + (n * tensor.extent(1) + first) * row, count * row,
+                  out.data() + n * count * row);
+    return out;
+  };
+  return std::max({relative_error(part(a.o), part(b.o)), relative_error(part(a.lse), part(b.lse)),
+                   relative_error(part(a.slot_share), part(b.slot_share))});
 }
 
 /// The largest of the errors of slot keys, slot values and masses, each over all sequences and

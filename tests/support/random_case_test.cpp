@@ -96,6 +96,12 @@ TEST(CaseOutputs, WhatIsNotWrittenShows) {
   nha::AttentionState<float> state(c.attention_shape(), {.window = 3});
   prefill_range(c, state, without_last, 0, c.shape.tokens - 1, 4);
   EXPECT_EQ(relative_error(without_last, right), INFINITY);
+  const Index last = c.shape.tokens - 1;
+  EXPECT_EQ(relative_error(without_last, right, 0, last), 0);
+  EXPECT_EQ(relative_error(without_last, right, last, 1), INFINITY);
+  without_last.lse(1, last - 1, 3) += 1;
+  EXPECT_EQ(relative_error(without_last, right, 0, last - 1), 0);
+  EXPECT_GT(relative_error(without_last, right, last - 1, 1), 0.01);
   CaseOutputs<float> without_share = right;
   without_share.slot_share = {};
   EXPECT_EQ(relative_error(without_share, right), INFINITY);
