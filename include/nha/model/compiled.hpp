@@ -7,11 +7,7 @@
 #include <nha/model/language_model.hpp>
 
 /// The functions for models of T; KEYWORD is extern to declare them, and empty to define them.
-#define NHA_DETAIL_COMPILED_MODEL(KEYWORD, T)                                            \
-  KEYWORD template class LanguageModel<T>;                                               \
-  KEYWORD template void LanguageModel<T>::forward(const Tokens&, LanguageModelState<T>&, \
-                                                  const Logits&, LayerWorkspace&,        \
-                                                  const ForwardOptions<T>&, const Serial&&) const;
+#define NHA_DETAIL_COMPILED_MODEL(KEYWORD, T) KEYWORD template class LanguageModel<T>;
 
 #if defined(NHA_COMPILED)
 NHA_ISA_NAMESPACE_BEGIN

@@ -142,43 +142,11 @@ class LanguageModel {
   ///   an output share memory, or the state is that of another model; nothing has then been touched.
   void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
                LayerWorkspace& workspace, const ForwardOptions<T>& options = {},
-               ExecutorRef executor = kSerial) const {
-    const TokenBatch batch{tokens.extent(0), tokens.extent(1), options.cu_seqlens};
-    check(tokens, batch, state, logits, options);
-    if (batch.rows() == 0) return;
-
-    std::size_t block_bytes = 0, kernel_bytes = 0;
-    for (Index n = 0; n < state.layers(); ++n) {
-      Arena sizes(nullptr);
-      block(n).take_activations(sizes, batch.rows());
-      block_bytes = std::max(block_bytes, sizes.used());
-      kernel_bytes =
-          std::max(kernel_bytes, block(n).attention().kernel_bytes(
-                                     batch, state.layer(n), options.attention, executor.workers()));
-    }
-    Arena sizes(nullptr);
-    take_activations(sizes, batch, block_bytes);
-    workspace.activations.reserve(sizes.used());
-    workspace.kernel.reserve(kernel_bytes);
-    Arena cursor(workspace.activations.data());
-    const Activations a = take_activations(cursor, batch, block_bytes);
-
-    const Rows x(a.x, {batch.rows(), options_.hidden()});
-    embed(tokens, embeddings_, x);
-    rotary_tables_.template fill<T>(a.tables, batch, state.layer(0));
-    for (Index n = 0; n < state.layers(); ++n) {
-      const PerHead slot_share = options.slot_share.data() == nullptr
-                                     ? PerHead()
-                                     : options.slot_share[n].template slice<2>(
-                                           0, block(n).attention().shape().query_heads);
-      Arena of_block(a.block);
-      block(n).run(x, batch, rotary_tables_.template of_layer<T>(a.tables, n, batch.rows()),
-                   detail::StateParts::layer(state, n),
-                   block(n).take_activations(of_block, batch.rows()), workspace.kernel, slot_share,
-                   options.attention, executor);
-      if (options.hidden.data() != nullptr) copy_rows(x, options.hidden[n]);
-    }
-    if (logits.data() != nullptr) read_out(x, batch, logits, a, executor);
+               ExecutorRef executor = kSerial) const;
+  /// The same with default options, on an executor.
+  void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
+               LayerWorkspace& workspace, ExecutorRef executor) const {
+    forward(tokens, state, logits, workspace, ForwardOptions<T>(), executor);
   }
 
  private:
@@ -285,6 +253,49 @@ class LanguageModel {
   RotaryTables rotary_tables_;
   Index parameters_ = 0;
 };
+
+// Not in the class, where it would be inline and every program would compile it again.
+template <std::floating_point T>
+void LanguageModel<T>::forward(const Tokens& tokens, LanguageModelState<T>& state,
+                               const Logits& logits, LayerWorkspace& workspace,
+                               const ForwardOptions<T>& options, ExecutorRef executor) const {
+  const TokenBatch batch{tokens.extent(0), tokens.extent(1), options.cu_seqlens};
+  check(tokens, batch, state, logits, options);
+  if (batch.rows() == 0) return;
+
+  std::size_t block_bytes = 0, kernel_bytes = 0;
+  for (Index n = 0; n < state.layers(); ++n) {
+    Arena sizes(nullptr);
+    block(n).take_activations(sizes, batch.rows());
+    block_bytes = std::max(block_bytes, sizes.used());
+    kernel_bytes =
+        std::max(kernel_bytes, block(n).attention().kernel_bytes(
+                                   batch, state.layer(n), options.attention, executor.workers()));
+  }
+  Arena sizes(nullptr);
+  take_activations(sizes, batch, block_bytes);
+  workspace.activations.reserve(sizes.used());
+  workspace.kernel.reserve(kernel_bytes);
+  Arena cursor(workspace.activations.data());
+  const Activations a = take_activations(cursor, batch, block_bytes);
+
+  const Rows x(a.x, {batch.rows(), options_.hidden()});
+  embed(tokens, embeddings_, x);
+  rotary_tables_.template fill<T>(a.tables, batch, state.layer(0));
+  for (Index n = 0; n < state.layers(); ++n) {
+    const PerHead slot_share =
+        options.slot_share.data() == nullptr
+            ? PerHead()
+            : options.slot_share[n].template slice<2>(0, block(n).attention().shape().query_heads);
+    Arena of_block(a.block);
+    block(n).run(x, batch, rotary_tables_.template of_layer<T>(a.tables, n, batch.rows()),
+                 detail::StateParts::layer(state, n),
+                 block(n).take_activations(of_block, batch.rows()), workspace.kernel, slot_share,
+                 options.attention, executor);
+    if (options.hidden.data() != nullptr) copy_rows(x, options.hidden[n]);
+  }
+  if (logits.data() != nullptr) read_out(x, batch, logits, a, executor);
+}
 
 NHA_ISA_NAMESPACE_END
 

@@ -20,10 +20,6 @@ struct LayerSpec {
   NHA_INLINE friend bool operator==(const LayerSpec&, const LayerSpec&) = default;
 };
 
-NHA_ISA_NAMESPACE_END
-
-NHA_ISA_NAMESPACE_BEGIN
-
 /// @throws ArgumentError naming the first size or option that is out of range.
 inline void validate(const LayerSpec& spec) {
   validate(spec.shape);

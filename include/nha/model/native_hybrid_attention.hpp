@@ -106,6 +106,11 @@ class NativeHybridAttention {
     taken.first.fill(tokens, state, options_.rope_theta);
     run(x, tokens, taken.first, state, y, taken.second, workspace.kernel, slot_share, {}, executor);
   }
+  /// The same without the slots' share, on an executor.
+  void forward(ConstRows x, const TokenBatch& tokens, LayerState<T>& state, Rows y,
+               LayerWorkspace& workspace, ExecutorRef executor) const {
+    forward(x, tokens, state, y, workspace, {}, executor);
+  }
 
   /// @throws ArgumentError as forward() does.
   void check(const ConstRows& x, const TokenBatch& tokens, const LayerState<T>& state,

@@ -189,6 +189,14 @@ TrainingLoss loss_and_gradients(const LanguageModel<T>& model, const TrainingBat
                                workspace, options, executor);
 }
 
+/// The same with default options, on an executor.
+template <std::floating_point T>
+TrainingLoss loss_and_gradients(const LanguageModel<T>& model, const TrainingBatch& batch,
+                                LanguageModelWeights<T>& gradients, TrainingWorkspace<T>& workspace,
+                                ExecutorRef executor) {
+  return loss_and_gradients(model, batch, gradients, workspace, TrainingOptions(), executor);
+}
+
 /// The same loss alone. It takes memory for the results of one layer, not of all.
 /// @throws ArgumentError as loss_and_gradients() does.
 template <std::floating_point T>
@@ -196,6 +204,13 @@ TrainingLoss evaluate(const LanguageModel<T>& model, const TrainingBatch& batch,
                       TrainingWorkspace<T>& workspace, const TrainingOptions& options = {},
                       ExecutorRef executor = kSerial) {
   return detail::training_pass<T>(model, batch, nullptr, {}, workspace, options, executor);
+}
+
+/// The same with default options, on an executor.
+template <std::floating_point T>
+TrainingLoss evaluate(const LanguageModel<T>& model, const TrainingBatch& batch,
+                      TrainingWorkspace<T>& workspace, ExecutorRef executor) {
+  return evaluate(model, batch, workspace, TrainingOptions(), executor);
 }
 
 NHA_ISA_NAMESPACE_END
