@@ -33,7 +33,9 @@ enum class Part { v, k_window, k_slot, q_window, q_slot, d_o, d_lse, d_slot_shar
 constexpr std::array kInputs{Part::v, Part::k_window, Part::k_slot, Part::q_window, Part::q_slot};
 constexpr std::array kCotangents{Part::d_o, Part::d_lse, Part::d_slot_share};
 
-bool is_of_query(Part part) { return part >= Part::q_window; }
+bool is_of_query(Part part) {
+  return part >= Part::q_window;
+}
 
 /// One number: a position of a sequence, a key/value head or a query head, a dimension.
 struct Spot {
@@ -57,8 +59,7 @@ struct Scene {
   std::vector<Index> positions;  // of bad numbers
 
   Index length(Index sequence) const {
-    return shape.lengths.empty() ? shape.tokens
-                                 : shape.lengths[static_cast<std::size_t>(sequence)];
+    return shape.lengths.empty() ? shape.tokens : shape.lengths[static_cast<std::size_t>(sequence)];
   }
   /// Row of the batch and index along the token axis.
   std::array<Index, 2> at(Index sequence, Index position) const {
@@ -102,15 +103,15 @@ struct Scene {
     for (const Part part : parts)
       for (const Index position : positions)
         if (position < length(sequence))
-          all.push_back({part, sequence, position,
-                         (is_of_query(part) ? query_heads() : shape.kv_heads) - 1,
-                         part == Part::v || part == Part::d_o ? shape.value_dim - 1
-                                                              : shape.key_dim / 2});
+          all.push_back(
+              {part, sequence, position, (is_of_query(part) ? query_heads() : shape.kv_heads) - 1,
+               part == Part::v || part == Part::d_o ? shape.value_dim - 1 : shape.key_dim / 2});
     return all;
   }
 };
 
-/// Few tokens, and every kind of window, delay, rule and group.
+/// Few tokens, and every kind of window, delay, rule and group. Infinite keys give logits of both
+/// signs.
 std::vector<Scene> short_scenes() {
   std::vector<Scene> scenes{
       {{.tokens = 24}, {.window = 16}, {0, 7, 15, 16, 21, 23}},
@@ -140,9 +141,7 @@ std::vector<Scene> short_scenes() {
 
 /// Windows longer than a block.
 std::vector<Scene> long_scenes() {
-  return {{{.tokens = 830, .key_dim = 4, .value_dim = 4, .slots = 4},
-           {.window = 700},
-           {3, 810}},
+  return {{{.tokens = 830, .key_dim = 4, .value_dim = 4, .slots = 4}, {.window = 700}, {3, 810}},
           {{.tokens = 830, .key_dim = 4, .value_dim = 4, .slots = 4},
            {.window = 700, .slot_delay = 30},
            {820}},
@@ -200,9 +199,9 @@ CaseOutputs<T> outputs_of(const RandomCase<T>& c, const AttentionOptions& option
   return out;
 }
 
+/// Puts a number into an input.
 template <class T>
-void put(RandomCase<T>& c, Cotangents<T>* cotangents, const Scene& scene, const Spot& spot,
-         double number) {
+void put(RandomCase<T>& c, const Scene& scene, const Spot& spot, double number) {
   const auto [b, t] = scene.at(spot.sequence, spot.position);
   const auto x = static_cast<T>(number);
   switch (spot.part) {
@@ -221,16 +220,16 @@ void put(RandomCase<T>& c, Cotangents<T>* cotangents, const Scene& scene, const 
     case Part::q_slot:
       c.q_slot(b, t, spot.head, spot.d) = x;
       break;
-    case Part::d_o:
-      cotangents->o(b, t, spot.head, spot.d) = x;
-      break;
-    case Part::d_lse:
-      cotangents->lse(b, t, spot.head) = x;
-      break;
-    case Part::d_slot_share:
-      cotangents->slot_share(b, t, spot.head) = x;
+    default:
       break;
   }
+}
+/// Puts a number into what comes back.
+void put(Cotangents<double>& cotangents, const Scene& scene, const Spot& spot, double number) {
+  const auto [b, t] = scene.at(spot.sequence, spot.position);
+  if (spot.part == Part::d_o) cotangents.o(b, t, spot.head, spot.d) = number;
+  if (spot.part == Part::d_lse) cotangents.lse(b, t, spot.head) = number;
+  if (spot.part == Part::d_slot_share) cotangents.slot_share(b, t, spot.head) = number;
 }
 
 bool is_near(double x, double y, double tolerance) {
@@ -247,9 +246,9 @@ void check_outputs(const Scene& scene, const std::vector<Way>& ways) {
     if (by_token && !scene.shape.lengths.empty()) continue;
     const CaseOutputs<T> expected = outputs_of(good, scene.options, way);
     for (const Spot& spot : scene.spots(kInputs))
-      for (const double number : {kNaN, kInf, -kInf}) {
+      for (const double number : {kNaN, kInf}) {
         RandomCase<T> bad(scene.shape);
-        put<T>(bad, nullptr, scene, spot, number);
+        put(bad, scene, spot, number);
         const CaseOutputs<T> out = outputs_of(bad, scene.options, way);
         for (Index n = 0; n < scene.shape.sequences(); ++n)
           for (Index p = 0; p < scene.length(n); ++p)
@@ -365,16 +364,15 @@ TEST(Visibility, ScratchMemoryMayHoldAnything) {
       const auto cotangents = random_cotangents<float>(c.shape);
       auto expected_gradients = unwritten_gradients(c), gradients = unwritten_gradients(c);
       nha::Workspace fresh, used;
-      used.reserve(
-          std::max(nha::prefill_workspace_bytes(b, scene.query_heads(), tokens),
-                   nha::backward_workspace_bytes(b, scene.query_heads(), tokens)));
+      used.reserve(std::max(nha::prefill_workspace_bytes(b, scene.query_heads(), tokens),
+                            nha::backward_workspace_bytes(b, scene.query_heads(), tokens)));
       const auto spoil = [&] { std::fill_n(used.data(), used.bytes(), std::byte{0xff}); };  // NaN
       nha::prefill(c.inputs(), a, expected.views(), fresh);
       spoil();
       nha::prefill(c.inputs(), b, out.views(), used);
       EXPECT_EQ(relative_error(out, expected), 0.0);
-      nha::backward(c.inputs(), before, {}, cotangents.views(),
-                    expected_gradients.views<float>(), fresh);
+      nha::backward(c.inputs(), before, {}, cotangents.views(), expected_gradients.views<float>(),
+                    fresh);
       spoil();
       nha::backward(c.inputs(), before, {}, cotangents.views(), gradients.views<float>(), used);
       expect_gradients_near(gradients, expected_gradients, 0);
@@ -440,9 +438,8 @@ void check_gradients_near_where_unreached(const Scene& scene, const Spot& bad,
     }
     for (Index h = 0; h < shape.kv_heads; ++h) {
       // Every query may read slots as the call found them.
-      const bool reached = std::any_of(spoilt.begin(), spoilt.end(), [&](const Query& q) {
-        return q.head / shape.group == h;
-      });
+      const bool reached = std::any_of(spoilt.begin(), spoilt.end(),
+                                       [&](const Query& q) { return q.head / shape.group == h; });
       if (n == bad.sequence && reached) continue;
       for (Index m = 0; m < shape.slots; ++m) {
         ASSERT_TRUE(same(gradients.slot_k, expected.slot_k, n, h, m)) << "slot_k";
@@ -490,7 +487,8 @@ void check_backward(const Scene& scene, const std::vector<WayBack>& ways,
                      std::to_string(way.chunk.value_or(-1)));
         RandomCase<double> bad(scene.shape);
         Cotangents<double> cotangents = random_cotangents<double>(good.shape);
-        put(bad, &cotangents, scene, spot, number);
+        put(bad, scene, spot, number);
+        put(cotangents, scene, spot, number);
         const Gradients<double> gradients = gradients_of(bad, scene.options, cotangents, way);
         check_gradients_near_where_unreached(scene, spot, gradients, expected);
         if (testing::Test::HasFatalFailure()) return;
@@ -550,8 +548,8 @@ TEST(Visibility, WhatComesBackForTheSlotsReachesNoQuery) {
                 ASSERT_TRUE(
                     is_near(gradients.k_slot(b, t, h, d), expected.k_slot(b, t, h, d), 1e-10));
               for (Index m = 0; m < scene.shape.slots; ++m)
-                ASSERT_TRUE(is_near(gradients.log_gate(b, t, h, m), expected.log_gate(b, t, h, m),
-                                    1e-10));
+                ASSERT_TRUE(
+                    is_near(gradients.log_gate(b, t, h, m), expected.log_gate(b, t, h, m), 1e-10));
             }
       }
     }

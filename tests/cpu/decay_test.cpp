@@ -152,8 +152,8 @@ void check_mass_terms() {
   using Limits = std::numeric_limits<T>;
   const T ordinary[] = {T{1}, T{0.375}, T{1000}, Limits::min(), Limits::max()};
   // Neither 0 nor a negative number is a mass, and a subnormal one has no inverse.
-  const T nothing[] = {T{0}, -T{0}, T{-1}, Limits::denorm_min(), Limits::min() / 2,
-                       -Limits::infinity()};
+  const T nothing[] = {
+      T{0}, -T{0}, T{-1}, Limits::denorm_min(), Limits::min() / 2, -Limits::infinity()};
   T mass[32], inverse[32], log[32];
   std::fill_n(mass, 32, T{1});
   std::copy(std::begin(ordinary), std::end(ordinary), mass);

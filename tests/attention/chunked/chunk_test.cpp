@@ -73,7 +73,11 @@ TEST(ChunkedCall, GatesOfEnteringTokensAreThoseOfTheirPositions) {
   for (Index i = 0; i < 16; ++i)
     for (Index m = 0; m < 16; ++m) {
       const auto at = static_cast<std::size_t>(i * 16 + m);
-      const float gate = m < 8 ? later.c.log_gate(0, 20 - 6 + i, 0, m) : 0.0f;
+      if (m >= 8) {
+        EXPECT_EQ(write[at], 0.0f);  // into a padded slot
+        continue;
+      }
+      const float gate = later.c.log_gate(0, 20 - 6 + i, 0, m);
       EXPECT_NEAR(retention[at], std::exp(gate), 2e-7f);
       EXPECT_NEAR(write[at], -std::expm1(gate), 2e-7f);
     }

@@ -18,8 +18,8 @@ Index tasks_of(const CaseShape& shape, Index workers, const nha::AttentionOption
   CaseOutputs<float> out(c.shape);
   const auto inputs = c.inputs();
   const auto outputs = out.views();
-  nha::detail::PrefillTasks<nha::cpu::simd::default_arch, float, float> tasks(
-      inputs, state, outputs, {}, workers);
+  nha::detail::PrefillTasks<nha::cpu::simd::default_arch, float, float> tasks(inputs, state,
+                                                                              outputs, {}, workers);
   nha::Workspace workspace;
   workspace.reserve(tasks.bytes());
   tasks.prepare(workspace.data());

@@ -43,9 +43,9 @@ class ChunkReadOn : public testing::Test {
     ReadScratch<float>::take(size, plan);
     workspace.reserve(size.used());
     nha::Arena cursor(workspace.data());
-    nha::detail::ChunkReader<Arch, Call> reader(
-        call, nha::detail::head_outputs(inputs, outputs, 2, 0, 0),
-        ReadScratch<float>::take(cursor, plan));
+    nha::detail::ChunkReader<Arch, Call> reader(call,
+                                                nha::detail::head_outputs(inputs, outputs, 2, 0, 0),
+                                                ReadScratch<float>::take(cursor, plan));
     for (Chunk chunk{past, 0}; chunk.end() < call.end;) {
       chunk = call.chunk_at(chunk.end());
       if (!wanted((chunk.position - past) / 16)) continue;

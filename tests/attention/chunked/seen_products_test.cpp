@@ -24,7 +24,9 @@ std::vector<double> seen_numbers(Index rows, Index stride, unsigned seed) {
 double seen_at(const std::vector<double>& of, Index row, Index stride, Index column) {
   return of[static_cast<std::size_t>(row * stride + column)];
 }
-bool token_sees(Index row, Index column) { return column <= row && column + 3 > row; }
+bool token_sees(Index row, Index column) {
+  return column <= row && column + 3 > row;
+}
 
 TEST(SeenProducts, AreTheProductsOverWhatIsSeenAddedToWhatIsThere) {
   const auto weights = seen_numbers(kSeenRows, 9, 1);
@@ -39,14 +41,16 @@ TEST(SeenProducts, AreTheProductsOverWhatIsSeenAddedToWhatIsThere) {
     for (Index d = 0; d < 5; ++d) {
       double expected = seen_at(rows_before, r, 5, d);
       for (Index c = 0; c < kSeenColumns; ++c)
-        if (token_sees(r, c) && d < kNumbers) expected += seen_at(weights, r, 9, c) * seen_at(columns, c, 4, d);
+        if (token_sees(r, c) && d < kNumbers)
+          expected += seen_at(weights, r, 9, c) * seen_at(columns, c, 4, d);
       EXPECT_NEAR(seen_at(to_rows, r, 5, d), expected, 1e-15);
     }
   for (Index c = 0; c < kSeenColumns; ++c)
     for (Index d = 0; d < 8; ++d) {
       double expected = seen_at(columns_before, c, 8, d);
       for (Index r = 0; r < kSeenRows; ++r)
-        if (token_sees(r, c) && d < kNumbers) expected += seen_at(weights, r, 9, c) * seen_at(rows, r, 6, d);
+        if (token_sees(r, c) && d < kNumbers)
+          expected += seen_at(weights, r, 9, c) * seen_at(rows, r, 6, d);
       EXPECT_NEAR(seen_at(to_columns, c, 8, d), expected, 1e-15);
     }
 }
@@ -63,8 +67,8 @@ TEST(SeenProducts, WhatIsNotSeenMayBeAnythingAndWhatIsSeenCounts) {
                                 {columns.data(), kNumbers}, kNumbers, {to_rows.data(), kNumbers},
                                 token_sees);
   nha::detail::add_to_seen<double>(kSeenRows, kSeenColumns, {weights.data(), kSeenColumns},
-                                   {rows.data(), kNumbers}, kNumbers,
-                                   {to_columns.data(), kNumbers}, token_sees);
+                                   {rows.data(), kNumbers}, kNumbers, {to_columns.data(), kNumbers},
+                                   token_sees);
   for (Index r = 0; r < kSeenRows; ++r)
     EXPECT_EQ(std::isnan(seen_at(to_rows, r, kNumbers, 0)), token_sees(r, 2)) << r;
   for (Index c = 0; c < kSeenColumns; ++c)

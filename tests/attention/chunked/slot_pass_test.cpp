@@ -105,8 +105,8 @@ void for_slot_calls(F&& f) {
     nha::AttentionOptions{.window = 0}, Index{0});
   f(CaseShape{.tokens = 60, .gates = Gates::mixed, .explicit_write = true},
     nha::AttentionOptions{.window = 13, .slot_delay = 5}, Index{0});
-  f(CaseShape{.tokens = 90, .slots = 3, .gates = Gates::fast},
-    nha::AttentionOptions{.window = 11}, Index{30});
+  f(CaseShape{.tokens = 90, .slots = 3, .gates = Gates::fast}, nha::AttentionOptions{.window = 11},
+    Index{30});
 }
 
 TYPED_TEST(SlotPassOn, ThroughAllTokensIsTheRecurrence) {

@@ -36,8 +36,8 @@ TEST(WorkingSlots, AreTheStateItselfWhereNothingIsRounded) {
   EXPECT_EQ(slots.view().key, stored.view.key);
   EXPECT_EQ(slots.view().value, stored.view.value);
   EXPECT_EQ(slots.view().mass, stored.view.mass);
-  const auto read = nha::detail::slots_to_read<nha::cpu::simd::default_arch, float>(stored.view,
-                                                                                    cursor);
+  const auto read =
+      nha::detail::slots_to_read<nha::cpu::simd::default_arch, float>(stored.view, cursor);
   EXPECT_EQ(read.key, stored.view.key);
   EXPECT_EQ(cursor.used(), 0u);
   const nha::AttentionShape shape{.key_dim = kKeyDim, .value_dim = kValueDim, .slots = kSlots};
