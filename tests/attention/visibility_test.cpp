@@ -91,7 +91,10 @@ struct Scene {
   /// Whether a query that is its own reads what it is for.
   bool reads(Index query, Part part) const {
     if (part == Part::q_window) return options.window > 0;
-    if (part == Part::q_slot) return through_slots(query, 0);
+    // Slots that nothing has entered are read as zeros by the rule `participate`.
+    if (part == Part::q_slot)
+      return through_slots(query, 0) ||
+             (shape.slots > 0 && options.empty_slots == nha::EmptySlots::participate);
     return true;
   }
 

@@ -67,8 +67,9 @@ class ChunkBackward {
     prefetch(next);
     // Slots that nothing has entered are 0, and so is all that comes of them, but for the gradients
     // of the slots themselves.
-    reads_slots_ = call_.slots_are_written(chunk) || (call_.slots() > 0 && slots_.wants_slots());
-    rows_.pack(chunk, reads_slots_);
+    rows_.pack(chunk, call_.slots() > 0);
+    reads_slots_ = call_.slots_are_written(chunk) ||
+                   (call_.slots() > 0 && (slots_.wants_slots() || !rows_.finite));
     if (reads_slots_) slots_.products(rows_, slots);
     if (call_.slots() > 0) apply_rule();
     attend();

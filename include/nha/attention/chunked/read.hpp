@@ -76,10 +76,13 @@ class ChunkReader {
     chunk_ = chunk;
     prefetch(next);
     slots_ = slots;
-    written_ = call_.slots_are_written(chunk);
-    entering_ = written_ ? gates : cpu::EnteringGates<Acc>{};
-    pack_queries();
-    if (written_) slot_logits();
+    const bool written = call_.slots_are_written(chunk);
+    entering_ = written ? gates : cpu::EnteringGates<Acc>{};
+    // Slots that nothing has entered are 0, and so are their logits, unless a query is not finite.
+    const bool zeros_count = call_.slots() > 0 && call_.rule.slots_take_part(false);
+    pack_queries(written || zeros_count);
+    reads_slots_ = written || (zeros_count && !cpu::all_finite(s_.q_slot, rows() * key_stride()));
+    if (reads_slots_) slot_logits();
     if (call_.slots() > 0) apply_rule();
     attend();
     store_output();
@@ -115,13 +118,15 @@ class ChunkReader {
     call_.list_rows(next_rows_, out_.o, first, end, plan_.group, values);
   }
 
-  void pack_queries() noexcept {
-    const Index stride = padded(plan_.key_dim);
+  Index key_stride() const noexcept { return padded(plan_.key_dim); }
+
+  void pack_queries(bool for_slots) noexcept {
+    const Index stride = key_stride();
     for (Index i = 0; i < chunk_.count; ++i)
       for (Index g = 0; g < plan_.group; ++g) {
         const Index token = call_.token(chunk_.position + i);
         const Index row = i * plan_.group + g;
-        if (written_)
+        if (for_slots)
           cpu::pack_scaled_row(call_.q_slot.row(token, g), plan_.key_dim, call_.softmax_scale,
                                s_.q_slot + row * stride);
         if (plan_.window > 0)
@@ -158,7 +163,7 @@ class ChunkReader {
   /// What the rule for empty slots does to the logits.
   void apply_rule() noexcept {
     for (Index row = 0; row < rows(); ++row) {
-      if (!written_) std::fill_n(softmax_.slot_scores(row), call_.slots(), Acc{0});
+      if (!reads_slots_) std::fill_n(softmax_.slot_scores(row), call_.slots(), Acc{0});
       softmax_.hide_slots(row, call_.slots_take_part(position(row)));
     }
   }
@@ -225,7 +230,7 @@ class ChunkReader {
     if (columns.size() > 0) window_scores(columns);
     softmax_.weigh(rows(), columns.size());
     for (Index row = 0; row < rows(); ++row) s_.share[row] = softmax_.weight_on_slots(row);
-    if (written_) {
+    if (reads_slots_) {
       if (call_.rule.reads_means())
         for (Index row = 0; row < rows(); ++row)
           softmax_.correct_weights(row, s_.inverse_mass + mass_at(row));
@@ -297,7 +302,7 @@ class ChunkReader {
   // The chunk that is being read.
   Chunk chunk_;
   SlotMemoryView<const Acc> slots_;
-  bool written_ = false;
+  bool reads_slots_ = false;
   cpu::EnteringGates<Acc> entering_ = {};
 };
 
