@@ -1,11 +1,11 @@
 // SPDX-License-Identifier: MIT
-// What the library nha::compiled holds of the operator: the usual types, compiled once. With NHA_COMPILED
-// defined, which linking with nha::compiled does, programs that include nha/nha.hpp do not compile these
-// functions again. Without it this header declares nothing.
+// What the library nha::compiled holds of the operator: the usual types, compiled once. Programs
+// that link with it have NHA_COMPILED defined, include nha/nha.hpp and do not compile these
+// functions again. Without the macro this header declares nothing.
 //
-// The names of the functions hold the instruction set: a program compiled with another -march than the
-// library does not link, and the linker's message names both. Other types are compiled in the program
-// as ever.
+// The names of the functions hold the instruction set. A program compiled with another -march than
+// the library does not link, and the linker's message names both. Other types are compiled in the
+// program.
 #pragma once
 
 #include <nha/attention/backward.hpp>

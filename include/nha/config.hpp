@@ -3,8 +3,8 @@
 //
 // Two namespaces hold everything, both inline, so users write nha::Name and never see them:
 //   NHA_NAMESPACE_BEGIN      vocabulary whose layout and code do not depend on compiler flags:
-//                            trivially copyable types (views, shapes) and exceptions. These may pass
-//                            between differently compiled files.
+//                            trivially copyable types (views, shapes) and exceptions. These may
+//                            pass between differently compiled files.
 //   NHA_ISA_NAMESPACE_BEGIN  everything that computes, and everything that owns memory: even a copy
 //                            is machine code. Its name holds the instruction set, so files compiled
 //                            with different -march flags get functions with different names and the

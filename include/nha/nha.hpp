@@ -1,7 +1,8 @@
 // SPDX-License-Identifier: MIT
-// Everything for the operator on the CPU. Needs xsimd (unless NHA_DISABLE_SIMD is defined) and
-// nothing else; the layer and the model (nha/layer), files (nha/io), Eigen adapters (nha/eigen.hpp)
-// and thread adapters for Eigen and OpenMP (nha/parallel) have headers of their own.
+// Everything of the operator on the CPU. Needs xsimd and nothing else, or no xsimd where
+// NHA_DISABLE_SIMD is defined. Headers of their own have: parts of layers (nha/nn), models
+// (nha/model), training (nha/train), files (nha/io), Eigen's matrices (nha/eigen.hpp), and
+// executors for Eigen and OpenMP (nha/parallel).
 #pragma once
 
 #include <nha/attention/backward.hpp>

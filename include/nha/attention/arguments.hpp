@@ -12,18 +12,20 @@
 
 NHA_NAMESPACE_BEGIN
 
-/// The tensors the operator reads: B sequences of T new tokens, Hq query heads, Hkv key/value heads
-/// (query head h reads key/value head h / (Hq / Hkv)), head dimensions Dk and Dv, M slots.
+/// The tensors that the operator reads: B sequences of T new tokens, Hq query heads, Hkv key/value
+/// heads, keys of Dk and values of Dv numbers, M slots. Query head h reads key/value head h / (Hq /
+/// Hkv).
 ///
 /// The template's T is the type of the tensors; gates and write strengths are accumulate_t of it,
-/// float32 or wider. KeyDim, ValueDim and Slots are Dk, Dv and M where known when compiling. Any
-/// strides, but the last axis of each must be contiguous. Views that nothing reads may be left out:
-/// the q_window and k_window of a layer whose windows are 0, the q_slot, k_slot and log_gate of one
-/// without slots.
+/// float32 or wider. KeyDim, ValueDim and Slots are Dk, Dv and M where known when compiling.
 ///
-/// Values are the caller's: gates and writes are checked (see validate()), but a NaN or infinity in
-/// a query, key or value spreads to outputs of its sequence (earlier tokens of its chunk among
-/// them) and stays in its state until reset.
+/// Strides are free, but the last axis of each tensor must be contiguous. Tensors that nothing
+/// reads may be left out: q_window and k_window where all windows are 0; q_slot, k_slot and
+/// log_gate where there are no slots.
+///
+/// Gates and write strengths are checked (see validate()), queries, keys and values are not. A NaN
+/// or infinity among these reaches the outputs of tokens that read it, and no others. A state keeps
+/// it until reset.
 template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
 struct AttentionInputs {
   template <class U, Index Last>
@@ -45,11 +47,11 @@ struct AttentionInputs {
   /// How strongly a token is written to each slot; left out: 1 - exp(log_gate). [B, T, Hkv, M]
   Tokens<accumulate_t<T>, Slots> write = {};
   /// Packed sequences: N+1 ascending offsets along T, from 0 to T, with B = 1. Sequence n of the
-  /// state gets tokens cu_seqlens[n] .. cu_seqlens[n+1]-1, none where they are equal. Left out: B
-  /// sequences of T tokens.
+  /// state gets tokens cu_seqlens[n] .. cu_seqlens[n+1]-1, none where the two are equal. Left out:
+  /// B sequences of T tokens.
   std::span<const std::int64_t> cu_seqlens = {};
-  /// Gates and write strengths are taken as they are: for a caller who has made them so that they
-  /// are in range. A NaN among them spreads like one in a key; a gate above 0 grows without bound.
+  /// Takes gates and write strengths as they are, for code that has made sure of their range. A NaN
+  /// among them spreads like one in a key; with a gate above 0 the slots grow without bound.
   bool trust_gates = false;
 
   /// The same tensors, all sizes known at run time.
@@ -58,9 +60,9 @@ struct AttentionInputs {
     return {q_window, k_window, q_slot, k_slot, v, log_gate, write, cu_seqlens, trust_gates};
   }
 
-  /// Positions [first, first + count) along T: a piece of a text, or the one token of a step. A
-  /// piece has no cu_seqlens; of packed sequences, give it its own.
-  /// @throws ArgumentError if they are not all there.
+  /// Tokens [first, first + count) along T: a piece of a text, or the one token of a step. A piece
+  /// has no cu_seqlens; one of packed sequences must be given its own.
+  /// @throws ArgumentError if the range is not inside [0, T).
   NHA_INLINE AttentionInputs tokens(Index first, Index count) const {
     AttentionInputs piece = *this;
     const auto slice = [&](auto& view) {
@@ -78,14 +80,14 @@ struct AttentionInputs {
   }
 };
 
-/// The tensors the operator writes. No element may be written twice (no stride 0) and none may
-/// overlap an input.
+/// The tensors that the operator writes. No element may be written twice (no stride 0), and no
+/// output may share memory with another tensor of the call.
 template <class T, Index ValueDim = Dynamic>
 struct AttentionOutputs {
   /// [B, T, Hq, Dv]; 0 where a token has nothing to read.
   TensorView<T, Dynamic, Dynamic, Dynamic, ValueDim> o = {};
   /// Optional: natural logarithm of the softmax's denominator; -infinity where a token has nothing
-  /// to read. [B, T, Hq]
+  /// to read, NaN where a logit is NaN. [B, T, Hq]
   TensorView<accumulate_t<T>, Dynamic, Dynamic, Dynamic> lse = {};
   /// Optional: the part of the softmax weight that fell on the slots, 0 to 1. [B, T, Hq]
   TensorView<accumulate_t<T>, Dynamic, Dynamic, Dynamic> slot_share = {};
@@ -95,8 +97,8 @@ struct AttentionOutputs {
     return {o, lse, slot_share};
   }
 
-  /// Positions [first, first + count) along T.
-  /// @throws ArgumentError if they are not all there.
+  /// Tokens [first, first + count) along T.
+  /// @throws ArgumentError if the range is not inside [0, T).
   NHA_INLINE AttentionOutputs tokens(Index first, Index count) const {
     AttentionOutputs piece = *this;
     const auto slice = [&](auto& view) {

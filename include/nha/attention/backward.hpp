@@ -97,8 +97,8 @@ class BackwardHead {
   }
 
  private:
-  // The slots are kept as of the start of every so many chunks, and of each chunk only for those
-  // that are being gone back through: few enough to stay in a cache.
+  // A copy of the slots is kept for the start of every kSegment chunks. In the segment that is
+  // walked back, each chunk has one: few enough to stay in a cache.
   static constexpr Index kSegment = 16;
   static Index most_copies(const BackwardPlan& plan) noexcept {
     return (plan.most_chunks + kSegment - 1) / kSegment + kSegment;
@@ -111,8 +111,8 @@ class BackwardHead {
     Arena arena(copies_ + static_cast<std::size_t>(index) * copy_bytes_);
     return take_slots(arena);
   }
-  /// The slots as of a chunk's start: the state's until something has entered them. Those of a
-  /// segment's first chunk are kept from beginning to end.
+  /// The slots at the start of a chunk: the state's until a token has entered them. The copy of a
+  /// segment's first chunk lasts for the whole call.
   Slots slots_of(Index chunk) const noexcept {
     if (chunk == 0 || !call_.slots_are_written(chunks_[chunk - 1])) return initial_;
     const Index in_segment = chunk % kSegment;
@@ -121,7 +121,7 @@ class BackwardHead {
   SlotPass<Arch, Call> slot_pass() const noexcept {
     return {call_, s_.update, s_.retention, s_.write};
   }
-  /// The forward pass of the slots, keeping them as of each segment's start.
+  /// Moves the slots through the call and keeps them at the start of each segment.
   void keep_segments() const noexcept {
     Slots slots = initial_;
     for (Index i = kSegment; i < count_; i += kSegment) {
@@ -131,7 +131,7 @@ class BackwardHead {
         slots = next;
     }
   }
-  /// The same through a segment, keeping them as of each chunk's start.
+  /// Moves the slots through a segment and keeps them at the start of each of its chunks.
   void keep_slots(Index segment) const noexcept {
     const Index end = std::min((segment + 1) * kSegment, count_);
     for (Index i = segment * kSegment; i + 1 < end; ++i)
@@ -172,14 +172,14 @@ inline void check_backward_options(const BackwardOptions& options) {
 }  // namespace detail
 
 /// Bytes of workspace that backward() needs for at most `tokens` tokens of a sequence, whatever the
-/// state has seen. For each worker, with chunks of C tokens (8 to 64, but no more than there are;
-/// or options.chunk) and windows that reach R = min(W, past + tokens) tokens:
+/// state has seen. A chunk has C tokens: options.chunk, or 8 to 64 but no more than there are. A
+/// window reaches R tokens: the smaller of W and all tokens so far. Each worker needs
 ///   copies of the slots of a head   about tokens / (16 C) + 17, each of M (Dk + Dv + 1) numbers
 ///   the band of the window          about R + min(tokens, max(R, 16 C)) columns of 3 Dk + 2 Dv
-///                                   numbers: with a window of all tokens twice as many as these
+///                                   numbers: two for each token where the window holds all
 ///   the chunks                      16 bytes for each
-/// and scratch of a chunk, which does not grow with the tokens.
-/// @param workers the executor's
+///   scratch of a chunk              the same for any number of tokens
+/// @param workers the executor's workers()
 /// @throws ArgumentError if a number is out of range.
 template <class T, class SlotScalar>
 std::size_t backward_workspace_bytes(const AttentionStateBase<T, SlotScalar>& state,
@@ -196,21 +196,21 @@ std::size_t backward_workspace_bytes(const AttentionStateBase<T, SlotScalar>& st
   return most * static_cast<std::size_t>(workers);
 }
 
-/// Gradients of a loss with respect to the inputs of a call of the operator, given those with
-/// respect to its results: reference_backward() within rounding, by matrix products.
+/// Gradients of a loss with respect to the inputs of a call of the operator, from the cotangents of
+/// its results. What reference_backward() computes, within rounding, by matrix products.
 ///
 /// @param inputs what the call was given
-/// @param state_before what it began from: a copy of the state made before it, or a newly made one.
-///   It may hold tokens: their slots count as initial slots and have gradients; those in the window
-///   or waiting to enter the slots are constants (see AttentionGradients). It is only read.
+/// @param state_before the state that the call began with: a copy made before the call, or a new
+///   one. It is only read. Its slots count as initial slots and have gradients. Its tokens in the
+///   window, or waiting to enter the slots, are constants (see AttentionGradients).
 /// @param saved results of the call that were kept, or nothing: see AttentionSaved
 /// @param cotangents derivatives with respect to the results of the call
-/// @param gradients where to write; those left out are not written
+/// @param gradients where to write; those left out are not wanted
 ///
 /// Backward recomputes the slots first and keeps a checkpoint every 16 chunks. It then walks back
 /// one checkpoint at a time. Once the workspace is large enough nothing allocates, and nothing
 /// throws after the arguments have been checked. Key/value heads and sequences are independent
-/// tasks of the executor; the result does not depend on it.
+/// tasks of the executor. The gradients do not depend on the executor, to the bit.
 /// @throws ArgumentError as validate_backward() says, if `saved` does not fit, or if options.chunk
 ///   is out of range; nothing has then been touched.
 template <class Arch = cpu::simd::default_arch, class T, class SlotScalar>

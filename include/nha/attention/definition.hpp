@@ -30,8 +30,8 @@ struct DefinitionSlots {
   Tensor<double, 1> mass;
 };
 
-/// Without write, write strengths are 1 - exp(log_gate). Without initial_slots, slots begin as
-/// zeros, to which nothing was written.
+/// What definition() reads. Without `write`, write strengths are 1 - exp(log_gate). Without
+/// initial_slots, slots begin as zeros that nothing has entered.
 struct DefinitionInputs {
   using Matrix = TensorView<const double, Dynamic, Dynamic>;
   Matrix q_window, k_window, q_slot, k_slot, v, log_gate;
@@ -39,7 +39,7 @@ struct DefinitionInputs {
   std::optional<DefinitionSlots> initial_slots = std::nullopt;
 };
 
-/// The slots are those after the last token.
+/// What definition() returns. The slots are those after the last token.
 struct DefinitionResults {
   Tensor<double, 2> o;
   Tensor<double, 1> lse, slot_share;

@@ -113,9 +113,9 @@ class FusedSoftmax {
                         std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : buffer_(bytes_of(value_dim), memory), value_dim_(value_dim) {}
 
-  /// Reads slots: logits scale * slot_k . query, values slot_v. query [Dk]. The rule for empty
-  /// slots says how; with EmptySlots::masked an unwritten memory must not be read at all, and the
-  /// caller knows whether it is.
+  /// Reads slots: logits scale * slot_k . query, values slot_v. query [Dk]. The slots' rule for
+  /// empty ones applies, but EmptySlots::masked is up to the caller, which knows whether a token
+  /// has entered: slots that none has entered must then not be read.
   /// @throws ArgumentError if a shape does not fit; nothing has then been read.
   void read(const SlotMemory<T>& slots, TensorView<const T, Dynamic> query, T scale,
             EmptySlots empty_slots = EmptySlots::participate) {
@@ -168,7 +168,7 @@ class FusedSoftmax {
     read(logits, values.view());
   }
 
-  /// Adds what another one has read: the result is that of reading its sources here.
+  /// Adds what another softmax has read: the result is that of reading its sources here.
   /// @throws ArgumentError if the value dimensions differ.
   void merge(const FusedSoftmax& other) {
     check_argument(other.value_dim_ == value_dim_, "value_dim of the other softmax is ",
@@ -187,7 +187,8 @@ class FusedSoftmax {
     for (Index d = 0; d < value_dim_; ++d) o(d) = output()[d] * state_.normalizer();
   }
 
-  /// Natural logarithm of the sum of exp(logit); -infinity where nothing was read.
+  /// Natural logarithm of the sum of exp(logit); -infinity where nothing was read, NaN where a
+  /// logit was NaN.
   T lse() const noexcept { return state_.lse(); }
   const SoftmaxState<T>& state() const noexcept { return state_; }
 

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// What the backward of the operator reads and writes beside the inputs: derivatives of a loss with
-// respect to the results of a call (cotangents) and with respect to its inputs (gradients).
+// What the backward of the operator reads and writes beside the inputs. Cotangents are derivatives
+// of a loss with respect to the results of a call, gradients those with respect to its inputs.
 #pragma once
 
 #include <nha/config.hpp>
@@ -10,15 +10,15 @@
 
 NHA_NAMESPACE_BEGIN
 
-/// Derivatives of a loss with respect to what a call of the operator has computed: the tensors of
-/// AttentionOutputs, and the slots it has left in the state. All but `o` may be left out, which is
-/// as if they were 0. Names and shapes are those of the results: B, T, Hq, Dk, Dv and M as in
-/// AttentionInputs, N sequences (the state's batch: B, or those that cu_seqlens makes).
+/// Derivatives of a loss with respect to what a call has computed: the tensors of AttentionOutputs,
+/// and the slots after the last token. All but `o` may be left out, which is as if they were 0.
+/// Names and shapes are those of the results. B, T, Hq, Dk, Dv and M are as in AttentionInputs; N
+/// is the number of sequences, which is the state's batch.
 ///
 /// T is the type of the layer's tensors, so that `o` comes as a framework hands it back; the others
-/// are accumulate_t of it. Any strides, 0 included, but the last axis of o, slot_k and slot_v must
-/// be contiguous. Where a token has nothing to read its o is 0 and its lse -infinity whatever the
-/// inputs are: what is given for it has no effect.
+/// are accumulate_t of it. Strides are free, 0 included, but the last axis of o, slot_k and slot_v
+/// must be contiguous. A token with nothing to read has constant results: its cotangents have no
+/// effect.
 template <class T, Index ValueDim = Dynamic>
 struct AttentionCotangents {
   using Acc = accumulate_t<T>;
@@ -42,9 +42,9 @@ struct AttentionCotangents {
   }
 };
 
-/// What a call has computed, where it was kept. Nothing of it is needed: backward() computes it
-/// again, which for windows longer than its blocks costs two products of seven. Given o and lse
-/// (and slot_share, if that has a cotangent) it does not.
+/// Results of a call that were kept. All may be left out: backward() then computes them again,
+/// which costs two products of seven for windows longer than its blocks. It needs o and lse to save
+/// that, and slot_share if this has a cotangent.
 template <class T, Index ValueDim = Dynamic>
 struct AttentionSaved {
   using Acc = accumulate_t<T>;
@@ -62,23 +62,24 @@ struct AttentionSaved {
   }
 };
 
-/// Derivatives of the loss with respect to the inputs of a call. Each is optional: one without data
+/// Derivatives of a loss with respect to the inputs of a call. Each is optional: one without data
 /// is not wanted. Names and shapes are those of the inputs.
 ///
-/// - Written, not added to: what was there before does not matter.
-/// - accumulate_t<T>, float32 or wider, also where the tensors are bfloat16 or float16: gradients
-///   are sums over many tokens and are summed further (over a batch, into projections).
-/// - One for each role. Where one tensor serves as two inputs (q_slot and q_window, k_slot and
-///   k_window, k and v) its gradient is the sum of the two written here.
-/// - Rows of the slot tensors belong to the slots that the call began with: the initial slots, or
-///   what earlier tokens had left. Chained as cotangents to the call before, they carry gradients
-///   through the slots. Tokens of earlier calls that were in the window, or waiting to enter the
-///   slots, get none: backward is truncated there at the beginning of the call.
+/// - Gradients are written, not added to: what was there before does not matter.
+/// - The type is accumulate_t<T>, float32 or wider, also where the tensors are of a half type.
+///   Gradients are sums over many tokens and are summed further, over a batch for instance.
+/// - There is one for each role. One tensor may serve as two inputs: q_slot and q_window, k_slot
+///   and k_window, k and v. Its gradient is then the sum of the two written here.
+/// - Gradients of slots belong to the slots that the call began with: initial slots, or what
+///   earlier tokens had left. Given as cotangents to the call before, they carry gradients through
+///   the slots.
+/// - Tokens of earlier calls get no gradient from the window, or for their later entry into the
+///   slots. Backward is truncated there at the beginning of the call.
 /// - A token that enters the slots after the end of the call reaches the loss through the window
-///   alone: its k_slot, log_gate and write have gradient 0.
+///   alone. Its k_slot, log_gate and write have gradient 0.
 ///
-/// Any strides, but the last axis of each except mass must be contiguous, no element may be written
-/// twice (no stride 0), and none may overlap another, an input or a cotangent.
+/// Strides are free, but the last axis of each except mass must be contiguous. No element may be
+/// written twice (no stride 0). No gradient may overlap another one, an input or a cotangent.
 template <class T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic>
 struct AttentionGradients {
   using Acc = accumulate_t<T>;
@@ -95,9 +96,9 @@ struct AttentionGradients {
   Tokens<KeyDim> k_slot = {};
   /// [B, T, Hkv, Dv], of both uses: by the window and by the slots.
   Tokens<ValueDim> v = {};
-  /// [B, T, Hkv, M]. Where the call was given no write strengths they follow from the gate,
-  /// 1 - exp(log_gate), and this is the derivative through retention and write strength both; where
-  /// it was, through the retention alone. 0 for a gate of -infinity.
+  /// [B, T, Hkv, M]. Given write strengths, the derivative through the retention alone. Without
+  /// them, through both the retention and the write strength 1 - exp(log_gate). 0 for a gate of
+  /// -infinity.
   Tokens<Slots> log_gate = {};
   /// [B, T, Hkv, M]; only where the call was given write strengths.
   Tokens<Slots> write = {};
@@ -105,8 +106,8 @@ struct AttentionGradients {
   TensorView<Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_k = {};
   /// Of the slot values at the beginning of the call. [N, Hkv, M, Dv]
   TensorView<Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_v = {};
-  /// Of the mass at the beginning of the call: without a cotangent of mass it is 0 unless
-  /// empty_slots is mass_corrected. [N, Hkv, M]
+  /// Of the mass at the beginning of the call. 0 without a cotangent of mass, unless empty_slots is
+  /// mass_corrected. [N, Hkv, M]
   TensorView<Acc, Dynamic, Dynamic, Dynamic> mass = {};
 
   /// The same tensors, all sizes known at run time.

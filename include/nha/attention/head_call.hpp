@@ -40,8 +40,8 @@ NHA_INLINE SequenceSpan sequence_span(const AttentionInputs<T>& inputs, Index se
   return {0, first, static_cast<Index>(inputs.cu_seqlens[n + 1]) - first};
 }
 
-/// The rows of one tensor that belong to one sequence and one key/value head: one for each token
-/// and each of the heads that go with it. Null where the tensor was left out.
+/// The rows of one tensor for one sequence and one key/value head: a row for each token and each of
+/// the tensor's heads that belong to this one. Null where the tensor was left out.
 template <class T>
 struct HeadRows {
   T* data = nullptr;
@@ -103,7 +103,7 @@ struct HeadCall {
   NHA_INLINE std::int64_t oldest_visible(std::int64_t position) const noexcept {
     return std::max<std::int64_t>(position - window + 1, 0);
   }
-  /// How many positions it sees so, itself included.
+  /// How many positions the query at `position` sees through the window, its own included.
   NHA_INLINE Index visible(std::int64_t position) const noexcept {
     return static_cast<Index>(position + 1 - oldest_visible(position));
   }
@@ -131,9 +131,9 @@ struct HeadCall {
   NHA_INLINE const T* slot_key(std::int64_t position) const noexcept {
     return in_call(position) ? k_slot.row(token(position)) : memory.pending.key_row(position);
   }
-  /// Retention and write strengths [M] of a position. Those of this call's tokens are made by
-  /// convert(log_gate, write, retention, write strengths), where write is null for 1 -
-  /// exp(log_gate): so that each algorithm makes them its own way, and CUDA in its own code.
+  /// Retention and write strengths [M] of a position. Tokens of earlier calls have them in the
+  /// memories. For those of this call, convert(log_gate, write, retention, write strengths) makes
+  /// them, each algorithm in its own way; a null `write` stands for 1 - exp(log_gate).
   template <class Convert>
   NHA_INLINE void gates(std::int64_t position, Acc* retention, Acc* write_strength,
                         Convert&& convert) const noexcept {

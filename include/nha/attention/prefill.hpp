@@ -24,9 +24,9 @@
 NHA_ISA_NAMESPACE_BEGIN
 
 /// Bytes of workspace that prefill() needs for at most `tokens` new tokens of a sequence, whatever
-/// the state has seen by then: with so many reserved, no call allocates. Independent of `tokens`
-/// once they exceed a few windows.
-/// @param workers the executor's
+/// the state has seen by then. With as many reserved, no call allocates. The number no longer grows
+/// once `tokens` exceeds a few windows.
+/// @param workers the executor's workers()
 /// @throws ArgumentError if a number is out of range.
 template <class T, class SlotScalar>
 std::size_t prefill_workspace_bytes(const AttentionStateBase<T, SlotScalar>& state,
@@ -44,9 +44,10 @@ std::size_t prefill_workspace_bytes(const AttentionStateBase<T, SlotScalar>& sta
   return most;
 }
 
-/// Puts all new tokens of every sequence into the state and reads it at each: what reference()
-/// computes, within rounding, and what as many calls of step() would. Continues from the state, so
-/// a sequence may come in pieces of any length, with cu_seqlens in pieces of unlike length.
+/// Puts all new tokens of every sequence into the state and writes an output for each. The outputs
+/// are those of reference(), and of as many calls of step(), within rounding. Prefill continues
+/// from the state, so a sequence may come in pieces of any length; with cu_seqlens, pieces of
+/// unlike length.
 ///
 /// Once the workspace is large enough nothing allocates, and nothing throws after the arguments
 /// have been checked. Key/value heads and sequences are independent tasks of the executor; a long

@@ -152,8 +152,8 @@ class ReferenceHead {
 /// The operator of definition.hpp for every sequence and head of a state: from the state, and
 /// leaving the state after the last token.
 ///
-/// Shapes are those of AttentionInputs and AttentionOutputs. Allocates scratch: out of memory, the
-/// state may have taken some heads' tokens and not others', so reset it.
+/// Shapes are those of AttentionInputs and AttentionOutputs. Allocates scratch. Where memory runs
+/// out, some heads may have taken their tokens and others not: reset the state.
 /// @throws ArgumentError as validate() says; nothing has then been touched.
 template <class T, class SlotScalar>
 void reference(const std::type_identity_t<AttentionInputs<T>>& inputs,

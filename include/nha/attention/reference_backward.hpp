@@ -1,6 +1,5 @@
 // SPDX-License-Identifier: MIT
-// The gradients of Native Hybrid Attention by their definition, one token at a time, for any
-// scalar type: the chain rule applied to what reference.hpp computes.
+// reference_backward(): gradients by the chain rule applied to reference(), token by token.
 //
 // Nothing here is fast and everything is meant to be read.
 #pragma once
@@ -291,8 +290,8 @@ class ReferenceBackwardHead {
     }
   }
 
-  /// Back through slot <- retention . slot + write (x) token: from the gradient of the slots as
-  /// token t reads them to that of the slots before, and of the token that entered.
+  /// Back through slot <- retention . slot + write (x) token. The gradient of the slots as token t
+  /// reads them becomes that of the slots before, and of the token that entered.
   void enter_backward(Index t) {
     const std::int64_t position = entering(t);
     if (position < 0 || call_.slots() == 0) return;
@@ -364,19 +363,19 @@ class ReferenceBackwardHead {
 
 }  // namespace detail
 
-/// Gradients of a loss with respect to the inputs of a call of the operator, given those with
-/// respect to its results: what the chain rule makes of reference(), going back token by token.
+/// Gradients of a loss with respect to the inputs of a call of the operator, from the cotangents of
+/// its results, by the chain rule, token by token.
 ///
 /// @param inputs what the call was given
-/// @param state_before what it began from: a copy of the state made before it, or a newly made one.
-///   It may hold tokens: their slots count as initial slots and have gradients; those in the window
-///   or waiting to enter the slots are constants (see AttentionGradients). It is only read.
+/// @param state_before the state that the call began with: a copy made before the call, or a new
+///   one. It is only read. Its slots count as initial slots and have gradients. Its tokens in the
+///   window, or waiting to enter the slots, are constants (see AttentionGradients).
 /// @param cotangents derivatives with respect to the results of the call
-/// @param gradients where to write; those left out are not computed into anything
+/// @param gradients where to write; those left out are not wanted
 ///
-/// Nothing of the call itself is needed: it is computed again. All sums are in double, whatever T
-/// is, and rounded once. Allocates: the slots as of each token of a head,
-/// T M (Dk + Dv + 1) doubles, and less besides.
+/// The call is computed again, so nothing of it need be kept. All sums are in double, whatever T
+/// is, and rounded once. Allocates T M (Dk + Dv + 1) doubles for the slots of a head, and less for
+/// all else.
 /// @throws ArgumentError as validate_backward() says; nothing has then been touched.
 template <class T, class SlotScalar>
 void reference_backward(const std::type_identity_t<AttentionInputs<T>>& inputs,

@@ -236,7 +236,7 @@ void step_head(const HeadCall<T, SlotScalar>& call, AttentionStateBase<T, SlotSc
                Index sequence, Index head, const HeadOutputs<T>& outputs,
                std::byte* scratch) noexcept {
   // No second-level cache holds a state beyond this size: its values are prefetched while the keys
-  // are scored. (Prefetching the next head's keys as well made it slower.)
+  // are scored. Prefetching the next head's keys as well made it slower.
   constexpr std::size_t kCacheBytes = std::size_t{2} << 20;
   Arena arena(scratch);
   const auto s = StepScratch<accumulate_t<T>>::take(arena, state.shape(), call.window, call.group);
@@ -259,7 +259,7 @@ inline void check_workspace_arguments(const AttentionShape& shape, Index query_h
 
 /// Bytes of workspace that step() needs for inputs with `query_heads` query heads; the same for
 /// every number of tokens seen.
-/// @param workers the executor's
+/// @param workers the executor's workers()
 /// @throws ArgumentError if a number is out of range.
 template <class T, class SlotScalar>
 std::size_t step_workspace_bytes(const AttentionStateBase<T, SlotScalar>& state, Index query_heads,
@@ -268,12 +268,13 @@ std::size_t step_workspace_bytes(const AttentionStateBase<T, SlotScalar>& state,
   return detail::step_bytes(state, query_heads) * static_cast<std::size_t>(workers);
 }
 
-/// Puts one token of every sequence into the state and reads it: what reference() computes, within
-/// rounding. Costs (M + W)(Dk + Dv) multiply-adds a query head, whatever came before.
+/// Puts one token of every sequence into the state and writes its output: that of reference(),
+/// within rounding. Costs (M + W)(Dk + Dv) multiply-adds a query head, whatever came before.
 ///
 /// Inputs have T = 1; with cu_seqlens, sequences get one token or none. Once the workspace is large
 /// enough nothing allocates, and nothing throws after the arguments have been checked. Key/value
-/// heads and sequences are independent tasks of the executor; the result does not depend on it.
+/// heads and sequences are independent tasks of the executor. The result does not depend on the
+/// executor, to the bit.
 /// @throws ArgumentError as validate() says, or if a sequence has more than one token; nothing has
 ///   then been touched.
 template <class Arch = cpu::simd::default_arch, class T, class SlotScalar>

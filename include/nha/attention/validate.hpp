@@ -1,5 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The checks that reference, step and prefill make before they touch anything. Those of the backward are in validate_backward.hpp.
+// The checks that reference, step and prefill make before they touch anything. Those of backward
+// are in validate_backward.hpp.
 //
 // Checks of shapes and memory read no element, so they hold for tensors on a device as well. Checks
 // of values read gates and write strengths.
@@ -166,7 +167,8 @@ void validate_shapes(const AttentionInputs<T>& inputs, const AttentionShape& sha
 
 /// Checks the values of gates and write strengths, unless the inputs say they are to be trusted.
 /// The shapes must have been checked.
-/// @throws ArgumentError naming the first gate above 0 or NaN, or write strength that is not finite.
+/// @throws ArgumentError naming the first gate above 0 or NaN, or the first write strength that is
+///   not finite.
 template <class T>
 void validate_values(const AttentionInputs<T>& inputs, const AttentionShape& shape) {
   if (shape.slots > 0 && !inputs.trust_gates) detail::check_gates(inputs);

@@ -21,8 +21,8 @@ NHA_ISA_NAMESPACE_BEGIN
 /// Hands out aligned sections of one block, in order. With a null block it only adds up, so the
 /// size a layout needs and the layout itself are the same code.
 ///
-/// A size beyond std::size_t stays at the largest one, which no Buffer takes: what does not fit is
-/// refused and never wraps around to something small.
+/// A size beyond std::size_t stays at the largest one, which no Buffer takes. So what does not fit
+/// is refused and never wraps around to something small.
 class Arena {
  public:
   explicit Arena(std::byte* block) noexcept : block_(block) {}

@@ -17,9 +17,9 @@ NHA_ISA_NAMESPACE_BEGIN
 /// Owns `size()` bytes, aligned to kAlignment and zero at first. Copies deeply; one that was moved
 /// from is empty.
 ///
-/// Memory resources are treated as the containers of std::pmr do: a copy uses the default resource
-/// unless given another, a move construction takes the resource along, and an assignment never
-/// changes the resource of its target, so that moving to a buffer of another resource copies.
+/// Memory resources are treated as the containers of std::pmr do. A copy uses the default resource
+/// unless given another. A move construction takes the resource along. An assignment never changes
+/// the resource of its target, so moving to a buffer of another resource copies.
 class Buffer {
  public:
   Buffer() noexcept = default;

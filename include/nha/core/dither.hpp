@@ -1,13 +1,13 @@
 // SPDX-License-Identifier: MIT
 // Rounding of running sums to a half type: up as often as down, by a dither that repeats.
 //
-// A sum that takes a small step at each token and is rounded to the nearest stored number stands
-// still once the steps are below half a unit in its last place: with bfloat16 and gates that keep
-// 0.9999 of a slot, a slot stops far from the mean it should reach. So a sum is rounded up where
-// what is cut off, as a fraction of a unit, is at least 1 minus the dither, a number in [0, 1) that
-// depends on nothing but the token's position and the sum's place: computing again gives the same
-// bits. Along the positions it is the sequence of the golden ratio, which fills the interval more
-// evenly than random numbers do: what rounding leaves behind averages out rather than walking off.
+// A running sum that is rounded to the nearest stored number stands still once its steps are below
+// half a unit in the last place. With bfloat16 and gates that keep 0.9999 of a slot, a slot stops
+// far from the mean it should reach. So a sum is rounded up where the part that is cut off, as a
+// fraction of a unit, is at least 1 minus the dither. The dither is a number in [0, 1) that depends
+// on the token's position and the sum's place alone: computing again gives the same bits. Along the
+// positions it is the sequence of the golden ratio, which fills the interval more evenly than
+// random numbers do. Rounding errors then average out rather than walk off.
 #pragma once
 
 #include <nha/config.hpp>
@@ -20,8 +20,8 @@
 
 NHA_NAMESPACE_BEGIN
 
-// Steps of the dither in units of 2^-32: the golden ratio along the positions and two powers of the
-// root of x^4 = x + 1 along rows and columns, so that neighbours are rounded unlike.
+// Steps of the dither in units of 2^-32. Along the positions: the golden ratio. Along rows and
+// columns: two powers of the root of x^4 = x + 1, so that neighbours are rounded unlike.
 inline constexpr std::uint32_t kDitherPosition = 0x9e3779b9u;
 inline constexpr std::uint32_t kDitherRow = 0xd1b54a33u;
 inline constexpr std::uint32_t kDitherColumn = 0xabc98389u;
@@ -46,9 +46,9 @@ NHA_HOST_DEVICE NHA_INLINE constexpr bfloat16 round_dithered(float value, std::u
   rounded.bits = static_cast<std::uint16_t>(moved >> 16);
   return rounded;
 }
-/// The same. Finite numbers beyond the largest of float16 become that one, an infinity may become
-/// NaN, and below 2^-14, where the stored numbers lie less close than digits are cut off here, most
-/// are rounded towards 0: by 6e-8 at most.
+/// The same. Finite numbers beyond the largest of float16 become that one; an infinity may become
+/// NaN. Most numbers below 2^-14 are rounded towards 0, by 6e-8 at most: float16 has fewer digits
+/// there than are kept here.
 NHA_HOST_DEVICE NHA_INLINE constexpr float16 round_dithered(float value, std::uint32_t dither,
                                                             float16 /*type*/) noexcept {
   const auto word = bits_as<std::uint32_t>(value);

@@ -26,7 +26,7 @@ class ArgumentError : public std::invalid_argument {
   using std::invalid_argument::invalid_argument;
 };
 
-/// A file or byte string that is not what it claims to be, or does not fit who loads it.
+/// A file or byte string that is not what it claims to be, or is not of the model that loads it.
 class FormatError : public std::runtime_error {
  public:
   using std::runtime_error::runtime_error;

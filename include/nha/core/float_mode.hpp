@@ -12,8 +12,8 @@ NHA_ISA_NAMESPACE_BEGIN
 /// none; afterwards the mode is what it was.
 ///
 /// Slots that forget fast decay through that range, where processors take a hundred cycles for each
-/// operation: without this a prefill with fast gates is ten times slower. What is lost is smaller
-/// than any rounding error of the numbers it is added to.
+/// operation. Without this mode a prefill with fast gates is ten times slower. What is lost is
+/// smaller than any rounding error of the numbers it is added to.
 class FlushSubnormals {
  public:
 #if defined(__SSE__)

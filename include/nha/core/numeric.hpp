@@ -26,7 +26,7 @@ NHA_HOST_DEVICE NHA_INLINE T retention(T log_gate) noexcept {
   return std::exp(log_gate);
 }
 
-/// How strongly a token is written where no write strength is given: 1 - exp(log_gate), computed so
+/// How strongly a token is written where no write strength is given: 1 - exp(log_gate). Computed so
 /// that it keeps its digits when the gate is near 0.
 template <class T>
 NHA_HOST_DEVICE NHA_INLINE T default_write(T log_gate) noexcept {
@@ -37,8 +37,8 @@ NHA_NAMESPACE_END
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// a * b + c, rounded once where the instruction set has a fused instruction and twice elsewhere:
-/// exactly what the vector kernels of the same instruction set compute.
+/// a * b + c, rounded once where the instruction set has a fused instruction and twice elsewhere.
+/// The vector kernels of the same instruction set compute exactly that.
 template <class T>
 NHA_INLINE T multiply_add(T a, T b, T c) noexcept {
 #if defined(__FMA__) || defined(__AVX512F__) || defined(__ARM_FEATURE_FMA) || \

@@ -34,8 +34,8 @@ NHA_ISA_NAMESPACE_BEGIN
 
 /// Options of the operator; every layer may have its own, the weights are the same.
 struct AttentionOptions {
-  /// W: how many of the newest tokens a query sees exactly, the current one included. 0 leaves the
-  /// slots alone (a linear RNN); any number of tokens or more is full attention.
+  /// W: how many of the newest tokens a query sees exactly, the current one included. With 0 the
+  /// slots are alone (a linear RNN); any number of tokens or more is full attention.
   Index window = 64;
   /// After how many tokens a token enters the slots, 0 to window. Unset: window, so that slots and
   /// window never hold the same token. 0: at once.

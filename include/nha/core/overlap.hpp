@@ -2,12 +2,12 @@
 // Whether elements of one view, or of two, share memory: what is written must not.
 //
 // The method. Views whose ranges of addresses lie apart share nothing, which is the usual case and
-// costs a comparison. Elsewhere two elements share memory where a sum of steps, a multiple of a
-// stride for each axis of either view, bridges the distance between the views. The steps are
-// searched, largest stride first, as far as the smaller strides can make up for them. Slices and
-// permutations of one tensor leave one or two steps to try for each axis. The search is exact. It
-// gives up after kMostSteps, which takes strides that do not nest and thousands of positions along
-// several axes; such views are refused with a message that says so.
+// costs a comparison. Elsewhere two elements share memory where a sum of steps bridges the distance
+// between the views; a step is a stride of an axis of either view, any number of times. The steps
+// are searched, largest stride first, as far as the smaller strides can make up for them. Slices
+// and permutations of one tensor leave one or two steps to try for each axis. The search is exact.
+// It gives up after kMostSteps, and such views are refused with a message that says so. That takes
+// strides that do not nest and thousands of positions along several axes.
 #pragma once
 
 #include <nha/config.hpp>
@@ -29,7 +29,8 @@ namespace detail {
 
 enum class Overlap { none, some, unknown };
 
-/// Sorts a few items, largest stride first. Of std::sort, which has code for many items, g++ 12 warns
+/// Sorts a few items, largest stride first. Of std::sort, which has code for many items, g++ 12
+/// warns that it leaves the array.
 /// that it leaves the array.
 template <class Item>
 void sort_by_stride(Item* items, int count) noexcept {
@@ -202,8 +203,8 @@ NHA_INLINE bool range_of(const TensorView<T, Extents...>& view, ViewRange& range
   return true;
 }
 
-/// Whether each stride steps over all that the axes after it reach, as in a row-major tensor and its
-/// slices: then no two elements share memory.
+/// Whether each stride steps over all that the axes after it reach, as in a row-major tensor and
+/// its slices. No two elements then share memory.
 inline bool nested(const ViewRange& range) noexcept {
   Index reach = 0;
   for (int axis = range.rank - 1; axis >= 0; --axis) {

@@ -2,7 +2,8 @@
 // SoftmaxState: what is kept of a softmax whose logits arrive in pieces, and how two are merged.
 //
 // The kernels, CUDA and several machines share this one definition. Nothing seen is maximum
-// -infinity and sum 0. A NaN among the logits, or +infinity, makes the sum NaN, and so every result.
+// -infinity and sum 0. A NaN among the logits, or +infinity, makes the sum NaN, and so every
+// result.
 #pragma once
 
 #include <nha/config.hpp>

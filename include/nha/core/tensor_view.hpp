@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // TensorView: a non-owning strided view of one to four axes, each extent static or dynamic.
 //
-// It is what every public function takes: built from a pointer, a std::span, a slice of a packed
-// buffer, or (nha/eigen.hpp) an Eigen::Map or Ref, never copying. The owner is nha::Tensor.
+// Every public function takes views. They are built from a pointer, a std::span, a slice of a
+// packed buffer, or with nha/eigen.hpp an Eigen::Map or Ref, and never copy. The owner is
+// nha::Tensor.
 #pragma once
 
 #include <nha/config.hpp>
@@ -33,9 +34,9 @@ constexpr bool countable(std::span<const Index> extents) noexcept {
   return true;
 }
 
-/// That `extents` are those of a view whose type says `expected`, and that neither the number of its
-/// elements nor the distance between any two, in bytes, exceeds an Index. Axes of extent 0 count as
-/// extent 1, so that they hide nothing.
+/// Checks that `extents` are those of a view whose type says `expected`. Neither the number of its
+/// elements nor the distance between any two, in bytes, may exceed an Index. Axes of extent 0 count
+/// as extent 1, so that they hide nothing.
 constexpr void check_view(std::span<const Index> extents, std::span<const Index> strides,
                           std::span<const Index> expected, std::size_t element_size) {
   // In unsigned numbers, which hold the magnitude of every stride.
@@ -106,8 +107,8 @@ class TensorView {
   NHA_INLINE constexpr TensorView() noexcept {}  // defaulted, it would be a function of its own
 
   /// Row-major and contiguous: the last axis has stride 1.
-  /// @throws ArgumentError if an extent is negative or differs from its static one, or their product
-  ///   overflows.
+  /// @throws ArgumentError if an extent is negative or differs from its static one, or their
+  ///   product overflows.
   NHA_INLINE constexpr TensorView(T* data, const Sizes& extents)
       : TensorView(data, extents, row_major(extents)) {}
 
@@ -146,9 +147,8 @@ class TensorView {
     detail::check_view(extents_, strides_, kExtents, sizeof(T));
   }
 
-  /// A view that nothing checks, for device code and where the same sizes have been checked before:
-  /// extents as its type says, not negative, and all that is needed for every offset to fit in an
-  /// Index.
+  /// A view that nothing checks, for device code and where the same sizes have been checked before.
+  /// Extents must be as the type says and not negative, and every offset must fit in an Index.
   NHA_HOST_DEVICE NHA_INLINE static constexpr TensorView unchecked(
       T* data, const Index (&extents)[rank], const Index (&strides)[rank]) noexcept {
     return TensorView(Unchecked(), data, extents, strides);
@@ -207,8 +207,8 @@ class TensorView {
     return slice_axis<Axis>(first, count, std::make_integer_sequence<int, rank>());
   }
 
-  /// The same elements with one more axis, of extent 1, before axis `Axis`: a batch of single
-  /// tokens [batch, heads, head_dim] becomes [batch, 1, heads, head_dim] with insert_axis<1>().
+  /// The same elements with one more axis, of extent 1, before axis `Axis`. With insert_axis<1>()
+  /// a batch of single tokens [batch, heads, head_dim] becomes [batch, 1, heads, head_dim].
   template <int Axis>
   NHA_HOST_DEVICE NHA_INLINE constexpr auto insert_axis() const noexcept {
     static_assert(Axis >= 0 && Axis <= rank, "an axis cannot be inserted there");
@@ -217,7 +217,7 @@ class TensorView {
   }
 
   /// The same elements with axis `Axis` as two: `parts` of equal length, then the positions in one
-  /// part. [tokens, heads * head_dim] becomes [tokens, heads, head_dim] with split<1>(heads).
+  /// part. With split<1>(heads) [tokens, heads * head_dim] becomes [tokens, heads, head_dim].
   /// @throws ArgumentError if the axis does not divide into that many parts.
   template <int Axis>
   NHA_INLINE constexpr auto split(Index parts) const {

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// One token against the memories of a head: passes that update a memory and read it for all queries
+// One token against the memories of a head. Each pass updates a memory and reads it for all queries
 // of the group at once, so that each number is moved once.
 //
-// Slot keys lie transposed, [Dk, padded(M)], so logits of neighbouring slots are one vector; window
+// Slot keys lie transposed, [Dk, padded(M)], so logits of neighbouring slots are one vector. Window
 // keys lie in rows, and the sums of as many rows as a vector has lanes end in one vector.
 //
-// While keys are scored, values can be fetched from memory, `ahead`: a state that comes from there
-// lies in pieces too short for the processor to foresee the next.
+// While keys are scored, the values from `ahead` on can be prefetched. Where the state lies in
+// memory, its pieces are too short for the processor to foresee the next.
 #pragma once
 
 #include <nha/config.hpp>
@@ -26,7 +26,7 @@ NHA_ISA_NAMESPACE_BEGIN
 namespace cpu {
 
 /// A token that enters the slots: retention and write strengths [padded(M)], slot key [padded(Dk)]
-/// and value [padded(Dv)]; its position decides how slots of a half type are rounded.
+/// and value [padded(Dv)]. Its position decides how slots of a half type are rounded.
 template <class Acc>
 struct EnteringToken {
   const Acc* retention;
@@ -49,7 +49,7 @@ namespace detail {
 template <class T>
 inline constexpr Index kLine = Index{64} / static_cast<Index>(sizeof(T));
 
-/// Starts to load the `Count` numbers at a place of what is read next, if anything is.
+/// Prefetches `Count` numbers at a place of what is read next, if anything is.
 template <Index Count, class T>
 NHA_INLINE void fetch(const T* ahead, Index place) noexcept {
   if (ahead == nullptr) return;
@@ -93,9 +93,9 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
 }  // namespace detail
 
 /// Logits [queries, padded(M)] of queries [queries, padded(Dk)] against the slot keys, after the
-/// token has entered them (null: none does): key <- retention . key + write (x) token key.
-/// Where a token enters, the numbers from `ahead` on, at least as many as those of the keys, are
-/// fetched meanwhile.
+/// token has entered them (null: none does): key <- retention . key + write (x) token key. Where a
+/// token enters, numbers from `ahead` on are prefetched, as many as the keys have. At least that
+/// many must be there.
 template <class Arch = simd::default_arch, class T>
 void score_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_t<T>>* token,
                  Index queries, QueryRows<const accumulate_t<T>> query,
@@ -215,8 +215,8 @@ void read_slots(const SlotMemoryView<T>& slots, const EnteringToken<accumulate_t
 }
 
 /// Logits [queries, visible] of queries [queries, padded(Dk)] against the window's tokens from
-/// `oldest` on. As many of the numbers from `ahead` on are fetched meanwhile, and from the same
-/// places; there are at least as many as in the window's keys.
+/// `oldest` on. Meanwhile as many numbers are prefetched from `ahead` on, from the same places. At
+/// least as many as in the window's keys must be there.
 template <class Arch = simd::default_arch, class T>
 void score_window(const SlidingWindowView<T>& window, std::int64_t oldest, Index visible,
                   Index queries, QueryRows<const accumulate_t<T>> query,

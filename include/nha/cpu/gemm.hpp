@@ -5,8 +5,8 @@
 // few vectors of a row of B and broadcasts one number of A for each row. The shapes are a few dozen
 // rows and columns with operands in L1 or L2, so nothing is blocked beyond that, or packed here.
 //
-// What the operands are like is known at run time: one instantiation serves every product of a
-// number type, which is most of what a program that uses the library does not have to compile.
+// What the operands are like is known at run time, so one instantiation serves every product of a
+// number type. One for each kind of operand took programs much longer to compile.
 #pragma once
 
 #include <nha/config.hpp>
@@ -139,8 +139,8 @@ class Start {
 
 namespace detail {
 
-/// Tile of sums held in registers, by the number of them. 16 registers: 6 x 2 sums, 2 vectors of B,
-/// 1 of A. 32: 8 x 2 with wide vectors; with 128-bit ones 6 x 4, so that a tile has 16 columns.
+/// The tile of sums held in registers. With 16 registers: 6 x 2 sums, 2 vectors of B, 1 of A. With
+/// 32 registers: 8 x 2, or 6 x 4 with 128-bit vectors, so that a tile has 16 columns.
 template <class T, class Arch>
 struct GemmTile {
   static constexpr int rows = simd::registers >= 32 && simd::lanes<T, Arch> > 4 ? 8 : 6;

@@ -139,8 +139,8 @@ std::size_t archive_size(const ArchiveFormat& format, F&& write_content) {
   return counter.used() + kArchiveChecksum;
 }
 
-/// The frame, the content that `write_content(ArchiveWriter&)` writes, and the checksum. It is
-/// called twice and writes the same each time.
+/// The frame, the content that `write_content(ArchiveWriter&)` writes, and the checksum.
+/// write_content is called twice and must write the same each time.
 template <class F>
 std::vector<std::byte> write_archive(const ArchiveFormat& format, F&& write_content) {
   std::vector<std::byte> bytes(archive_size(format, write_content));

@@ -3,8 +3,8 @@
 //
 // Going back restores a copy and lets the tokens since enter the slots again, one at a time. Copies
 // are kept every `max_rollback` tokens, the newest two. Tokens that came in a step enter again with
-// the same bits. Tokens that came in a prefill were summed in another order, so one more copy is
-// kept at the end of the newest prefill: what came in steps since is taken back to the bit.
+// the same bits. Tokens that came in a prefill do not: they were summed in another order. So one
+// more copy is kept, at the end of the newest prefill, for the steps that follow it.
 #pragma once
 
 #include <nha/config.hpp>

@@ -13,10 +13,10 @@
 
 NHA_ISA_NAMESPACE_BEGIN
 
-/// What the newest tokens of one head will write to the slots once slot_delay tokens have followed:
-/// slot keys [capacity, padded(Dk)], retention exp(log_gate) and write strengths [capacity,
-/// padded(M)]. Their values are in the sliding window. Row position % capacity holds a token. Owns
-/// nothing. T is const where the tokens are only read.
+/// What the newest tokens of one head will write to the slots once slot_delay tokens have followed.
+/// Slot keys are [capacity, padded(Dk)], retention and write strengths [capacity, padded(M)].
+/// Values are in the sliding window. Row position % capacity holds a token. Owns nothing. T is
+/// const where the tokens are only read.
 ///
 /// Retention is kept rather than its logarithm, so that a token replayed after a rollback enters
 /// with the very bits it had.

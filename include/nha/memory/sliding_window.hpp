@@ -24,7 +24,7 @@
 NHA_ISA_NAMESPACE_BEGIN
 
 /// The last `capacity` tokens of one key/value head, each found by its position in the sequence.
-/// Owns nothing, and does not know how many tokens there are: the owner of the sequence does.
+/// Owns nothing. The owner of the sequence knows how many tokens there are.
 ///
 /// Row position % capacity holds a token: keys [capacity, padded(Dk)], values [capacity,
 /// padded(Dv)], padding zero. T is the storage type, half types included, and const where the
@@ -65,9 +65,9 @@ struct SlidingWindowView {
     return value + row(position) * value_stride();
   }
 
-  /// The `count` tokens from `oldest` on, at most `capacity`, as runs of neighbouring rows: calls
-  /// f(first token of the run, counted from `oldest`; its key row; its value row; tokens) once, or
-  /// twice where the ring wraps.
+  /// The `count` tokens from `oldest` on, at most `capacity`, as runs of neighbouring rows. Calls
+  /// f(first, key row, value row, tokens) once, or twice where the ring wraps; `first` is the run's
+  /// first token, counted from `oldest`.
   template <class F>
   NHA_INLINE void for_runs(std::int64_t oldest, Index count, F&& f) const noexcept {
     if (count == 0) return;

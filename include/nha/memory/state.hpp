@@ -17,18 +17,20 @@ NHA_ISA_NAMESPACE_BEGIN
 
 /// Slots and window of every sequence and key/value head of a layer.
 ///
-/// A value: it copies, moves and compares. All memory is one block whose size is known when it is
-/// made; nothing allocates after that, except that assigning does, from a state of another layer or
-/// batch or by moving from one of another memory resource. Window and slot delay are run-time
-/// options, so layers that differ in them share one type. T is the type of the layer's tensors and
-/// of the stored window. Slots are sums, kept in accumulate_t<T>, or at half the memory in bfloat16
-/// or float16 where SlotScalar says so (T float or a half type): computed is in float all the same,
-/// and each is rounded by a dither (core/dither.hpp) when a token has entered, after a prefill
-/// once. Where calls of prefill are split then shows in the results, within that rounding. How
-/// slots drift is in bench/README.md. Sequences are independent of each other and may have seen
-/// unlike numbers of tokens; positions are 64-bit and nothing in the state depends on how large
-/// they are. A state that was moved from holds no sequences. Which memory resource copies and
-/// assignments use is as with Buffer.
+/// The state is a value: it copies, moves and compares. All memory is one block whose size is fixed
+/// when the state is made. Afterwards only assignments allocate, from a state of another layer,
+/// batch or memory resource. Copies and assignments use memory resources as Buffer does. A state
+/// that was moved from holds no sequences.
+///
+/// T is the type of the layer's tensors and of the stored window. Slots are sums, kept in
+/// accumulate_t<T>, or at half the memory in the half type that SlotScalar names (T float or a half
+/// type). They are computed in float all the same. A dither (core/dither.hpp) rounds them when a
+/// token has entered, after a prefill once, so results depend on where a text is split, within that
+/// rounding. bench/README.md has the drift of such slots.
+///
+/// Window and slot delay are run-time options, so layers that differ in them share one type.
+/// Sequences are independent of each other and may have seen unlike numbers of tokens. Positions
+/// are 64-bit, and no result depends on how large they are.
 ///
 /// One thread at a time may use a state; const access may be shared.
 template <Scalar T, Index KeyDim = Dynamic, Index ValueDim = Dynamic, Index Slots = Dynamic,
@@ -38,9 +40,9 @@ class AttentionState : public AttentionStateBase<T, SlotScalar> {
   using Base = AttentionStateBase<T, SlotScalar>;
 
   /// @param max_rollback how many tokens rollback() can take back. Each costs two more tokens of
-  ///   window and pending rows, and any at all three more copies of the slots.
+  ///   window and pending rows. Any number above 0 costs three more copies of the slots.
   /// @throws ArgumentError if a size or option is out of range or differs from a static extent, or
-  ///   all of it does not fit in memory.
+  ///   if the state does not fit in memory.
   explicit AttentionState(const AttentionShape& shape, const AttentionOptions& options = {},
                           Index max_rollback = 0,
                           std::pmr::memory_resource* memory = std::pmr::get_default_resource())

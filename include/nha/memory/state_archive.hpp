@@ -58,8 +58,8 @@ constexpr std::size_t place_of(StateSection id) noexcept {
   return static_cast<std::size_t>(id) - 1;
 }
 
-/// The numbers of section 3, 4 or 5 of a sequence that has seen `seen` tokens, for an archive that
-/// writes or counts them, of a const state, or reads them into a state.
+/// The numbers of section 3, 4 or 5 of a sequence that has seen `seen` tokens. An archive that
+/// writes or counts them takes a const state; one that reads them fills a state.
 template <class Archive, class State>
 void state_numbers(StateSection id, Archive& archive, State& state, Index sequence,
                    std::int64_t seen) {
@@ -203,9 +203,8 @@ std::vector<std::byte> save_state(
 /// The numbers themselves are taken as they are, infinities and NaN included: a state holds what
 /// its inputs made of it.
 /// @throws ArgumentError if there is no such sequence.
-/// @throws FormatError if the bytes are damaged, truncated or of another format, or come from a
-///   layer that differs in dtypes, sizes, windows, delays, scale or empty_slots. The state is then
-///   as it was.
+/// @throws FormatError if the bytes are damaged, truncated or of another format, or if the layer
+///   differs: in dtypes, sizes, windows, delays, scale or empty_slots. The state is then as it was.
 template <class T, Index KeyDim, Index ValueDim, Index Slots, class SlotScalar>
 void load_state(std::span<const std::byte> bytes,
                 AttentionState<T, KeyDim, ValueDim, Slots, SlotScalar>& state, Index sequence) {

@@ -29,9 +29,9 @@ namespace detail {
 struct StateAccess;
 }
 
-/// What AttentionState holds, with all sizes known at run time: every algorithm of the operator works
-/// on this. Its type depends on the stored numbers alone, so states whose static sizes differ share
-/// one compiled algorithm.
+/// What an AttentionState holds, with all sizes known at run time. Every algorithm of the operator
+/// works on this. The type depends on the stored numbers alone, so states whose static sizes differ
+/// share one compiled algorithm.
 template <Scalar T, Scalar SlotScalar = accumulate_t<T>>
 class AttentionStateBase {
   static_assert(std::is_same_v<accumulate_t<SlotScalar>, accumulate_t<T>>,
@@ -55,7 +55,7 @@ class AttentionStateBase {
     check_argument(sequence >= 0 && sequence < batch, "sequence is ", sequence, "; expected 0 to ",
                    batch - 1);
   }
-  /// Tokens sequence `sequence` has been given.
+  /// How many tokens a sequence has been given.
   /// @throws ArgumentError if there is no such sequence.
   std::int64_t tokens_seen(Index sequence) const {
     check_sequence(sequence);
@@ -88,8 +88,8 @@ class AttentionStateBase {
   TensorView<const SlotScalar, Dynamic, Dynamic> slot_v(Index sequence, Index head) const {
     return checked_head(sequence, head).slots.values();
   }
-  /// Mass [M] of the slots of one head: the decayed sum of their write strengths, or ones at first
-  /// where initial slots were given without it.
+  /// Mass [M] of the slots of one head: the decayed sum of their write strengths. Initial slots
+  /// given without mass begin with 1.
   /// @throws ArgumentError if there is no such sequence or head.
   TensorView<const Acc, Dynamic> slot_mass(Index sequence, Index head) const {
     return checked_head(sequence, head).slots.masses();
@@ -120,10 +120,9 @@ class AttentionStateBase {
   /// Takes back the newest `tokens` tokens of a sequence: the state is what it was before them.
   /// Costs at most max_rollback slot updates a head.
   ///
-  /// Exact to the bit where all of the tokens since the newest prefill, or since further back, came
-  /// in steps: so a state goes back to the end of a prefill as that prefill left it. Going back to
-  /// a place inside a prefill, or before one, gives slots that differ by rounding from a state that
-  /// ended there.
+  /// Exact to the bit where every token after the place gone back to came in a step. So a state
+  /// goes back to the end of a prefill as that prefill left it. Going back to a place inside or
+  /// before a prefill gives slots that differ by rounding from a state that ended there.
   /// @throws ArgumentError if the sequence has not that many tokens, or they lie further back than
   ///   max_rollback from the furthest position it has reached.
   void rollback(Index sequence, Index tokens) {
@@ -152,12 +151,11 @@ class AttentionStateBase {
     h.go_back(target);
   }
 
-  /// Starts every sequence anew from given slots, as if earlier tokens had left them: slot_k
-  /// [B, Hkv, M, Dk], slot_v [B, Hkv, M, Dv] and mass [B, Hkv, M], ones where left out. Slots of a
-  /// half type take the nearest number.
-  /// None of them may lie in this state.
-  /// @throws ArgumentError if a shape does not fit, slot_k or slot_v has no data, one lies in this
-  ///   state, or a mass is negative or not finite; the state is then as it was.
+  /// Starts every sequence anew from given slots, as if earlier tokens had left them. Shapes:
+  /// slot_k [B, Hkv, M, Dk], slot_v [B, Hkv, M, Dv] and mass [B, Hkv, M], ones where left out.
+  /// Slots of a half type take the nearest number.
+  /// @throws ArgumentError if a shape does not fit, slot_k or slot_v has no data, a tensor lies in
+  ///   this state, or a mass is negative or not finite. The state is then as it was.
   void set_initial_slots(TensorView<const Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_k,
                          TensorView<const Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_v,
                          TensorView<const Acc, Dynamic, Dynamic, Dynamic> mass = {}) {

@@ -14,8 +14,8 @@
 NHA_ISA_NAMESPACE_BEGIN
 
 /// Runs tasks on the calling thread and on a pool of Eigen that it does not own; the pool of an
-/// Eigen::ThreadPoolDevice is its getPool(). Called from one of the pool's own threads, or from a
-/// task, it runs all tasks on that thread: waiting for the others there could wait for ever.
+/// Eigen::ThreadPoolDevice is its getPool(). Called from a thread of the pool, or from a task,
+/// run() runs all tasks on that thread. Waiting for the others there could wait for ever.
 ///
 /// The pool may allocate when work is given to it; nha::ThreadPool does not. Where the pool's
 /// Schedule throws, fewer threads help, and the calling thread does the rest.

@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// Executor: how kernels ask for threads. Serial and ExecutorRef are here; the others have their own
-// headers.
+// Executor: how the operator runs tasks on threads. Serial and ExecutorRef are here; the others
+// have their own headers.
 #pragma once
 
 #include <nha/config.hpp>

@@ -21,9 +21,9 @@ NHA_ISA_NAMESPACE_BEGIN
 /// Runs tasks on the calling thread and `workers - 1` threads of its own. Tasks are handed out one
 /// by one, so unequal ones balance.
 ///
-/// run() may be called from several threads, which then take turns. Called from a task, of this pool
-/// or of another executor, it runs all tasks on the calling thread: waiting for a turn there could
-/// wait for ever. A task must not wait for another thread that calls run() of the same pool.
+/// run() may be called from several threads, which then take turns. Called from a task, of this
+/// pool or of another executor, it runs all tasks on the calling thread. Waiting for a turn there
+/// could wait for ever. A task must not wait for another thread that calls run() of the same pool.
 ///
 /// run() allocates nothing. Between two calls that follow each other closely the threads stay awake;
 /// after a pause they sleep.
