@@ -12,9 +12,9 @@
 
 NHA_NAMESPACE_BEGIN
 
-/// The tensors that the operator reads: B sequences of T new tokens, Hq query heads, Hkv key/value
-/// heads, keys of Dk and values of Dv numbers, M slots. Query head h reads key/value head h / (Hq /
-/// Hkv).
+/// The tensors that the operator reads. There are B sequences of T new tokens, Hq query heads, Hkv
+/// key/value heads and M slots; keys have Dk numbers, values Dv. Query head h reads key/value head
+/// h / G, with G = Hq / Hkv.
 ///
 /// The template's T is the type of the tensors; gates and write strengths are accumulate_t of it,
 /// float32 or wider. KeyDim, ValueDim and Slots are Dk, Dv and M where known when compiling.

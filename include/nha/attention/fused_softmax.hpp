@@ -113,9 +113,9 @@ class FusedSoftmax {
                         std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : buffer_(bytes_of(value_dim), memory), value_dim_(value_dim) {}
 
-  /// Reads slots: logits scale * slot_k . query, values slot_v. query [Dk]. The slots' rule for
-  /// empty ones applies, but EmptySlots::masked is up to the caller, which knows whether a token
-  /// has entered: slots that none has entered must then not be read.
+  /// Reads slots: logits scale * slot_k . query, values slot_v. query [Dk]. `empty_slots` says how
+  /// slots that hold little take part. With EmptySlots::masked the caller must not read slots that
+  /// no token has entered.
   /// @throws ArgumentError if a shape does not fit; nothing has then been read.
   void read(const SlotMemory<T>& slots, TensorView<const T, Dynamic> query, T scale,
             EmptySlots empty_slots = EmptySlots::participate) {

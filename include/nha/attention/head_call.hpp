@@ -40,8 +40,8 @@ NHA_INLINE SequenceSpan sequence_span(const AttentionInputs<T>& inputs, Index se
   return {0, first, static_cast<Index>(inputs.cu_seqlens[n + 1]) - first};
 }
 
-/// The rows of one tensor for one sequence and one key/value head: a row for each token and each of
-/// the tensor's heads that belong to this one. Null where the tensor was left out.
+/// The rows of one tensor for one sequence and one key/value head. There is one for each token and
+/// each of the tensor's heads that belong to this one. Null where the tensor was left out.
 template <class T>
 struct HeadRows {
   T* data = nullptr;

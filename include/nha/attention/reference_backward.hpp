@@ -364,7 +364,7 @@ class ReferenceBackwardHead {
 }  // namespace detail
 
 /// Gradients of a loss with respect to the inputs of a call of the operator, from the cotangents of
-/// its results, by the chain rule, token by token.
+/// its results. The chain rule applied to reference(), token by token.
 ///
 /// @param inputs what the call was given
 /// @param state_before the state that the call began with: a copy made before the call, or a new

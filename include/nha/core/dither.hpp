@@ -3,11 +3,11 @@
 //
 // A running sum that is rounded to the nearest stored number stands still once its steps are below
 // half a unit in the last place. With bfloat16 and gates that keep 0.9999 of a slot, a slot stops
-// far from the mean it should reach. So a sum is rounded up where the part that is cut off, as a
-// fraction of a unit, is at least 1 minus the dither. The dither is a number in [0, 1) that depends
-// on the token's position and the sum's place alone: computing again gives the same bits. Along the
-// positions it is the sequence of the golden ratio, which fills the interval more evenly than
-// random numbers do. Rounding errors then average out rather than walk off.
+// far from the mean it should reach. So the part that is cut off, as a fraction of a unit, decides:
+// a sum is rounded up where this part is at least 1 minus the dither. The dither is a number in
+// [0, 1) that depends on the token's position and the sum's place alone: computing again gives the
+// same bits. Along the positions it is the sequence of the golden ratio, which fills the interval
+// more evenly than random numbers do. Rounding errors then average out rather than walk off.
 #pragma once
 
 #include <nha/config.hpp>

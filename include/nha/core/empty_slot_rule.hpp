@@ -16,10 +16,10 @@ enum class EmptySlots : std::uint8_t {
   /// No slot takes part until the first token has entered the slots. With a window that holds every
   /// token this is causal softmax attention.
   masked,
-  /// Slots count as weighted means: key and value are divided by the slot's mass, the decayed sum
-  /// of its write strengths, and log(mass) is added to its logit. Slots of mass 0 take no part. For
-  /// models trained so, where something must be looked up much later: examples/recall/README.md has
-  /// the evidence.
+  /// Slots count as weighted means. Key and value are divided by the slot's mass, which is the
+  /// decayed sum of its write strengths, and log(mass) is added to its logit. Slots of mass 0 take
+  /// no part. For models trained so, where something must be looked up much later:
+  /// examples/recall/README.md has the evidence.
   mass_corrected,
 };
 

@@ -3,7 +3,7 @@
 //
 // The method. Views whose ranges of addresses lie apart share nothing, which is the usual case and
 // costs a comparison. Elsewhere two elements share memory where a sum of steps bridges the distance
-// between the views; a step is a stride of an axis of either view, any number of times. The steps
+// between the views. A step is a multiple of a stride, one for each axis of either view. The steps
 // are searched, largest stride first, as far as the smaller strides can make up for them. Slices
 // and permutations of one tensor leave one or two steps to try for each axis. The search is exact.
 // It gives up after kMostSteps, and such views are refused with a message that says so. That takes

@@ -5,8 +5,8 @@
 // few vectors of a row of B and broadcasts one number of A for each row. The shapes are a few dozen
 // rows and columns with operands in L1 or L2, so nothing is blocked beyond that, or packed here.
 //
-// What the operands are like is known at run time, so one instantiation serves every product of a
-// number type. One for each kind of operand took programs much longer to compile.
+// What the operands are like is known at run time, so that programs compile one instantiation for
+// all products of a number type.
 #pragma once
 
 #include <nha/config.hpp>

@@ -156,8 +156,8 @@ class SlotMemory {
 
   /// One token enters: log_gate [M], the natural logarithm of the retention, never above 0; write
   /// [M], or empty for 1 - exp(log_gate); key [Dk]; value [Dv]. Does not allocate.
-  /// @throws ArgumentError if a size does not fit, a tensor but `write` has no data, a gate is NaN
-  ///   or above 0, or a write strength is not finite. Nothing has then been written.
+  /// @throws ArgumentError if a size does not fit or a tensor but `write` has no data. Also if a
+  ///   gate is NaN or above 0, or a write strength is not finite. Nothing has then been written.
   void enter(TensorView<const T, Dynamic> log_gate, TensorView<const T, Dynamic> write,
              TensorView<const T, Dynamic> key, TensorView<const T, Dynamic> value) {
     check_row("key", key, sizes_.key_dim);

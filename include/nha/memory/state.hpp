@@ -25,8 +25,8 @@ NHA_ISA_NAMESPACE_BEGIN
 /// T is the type of the layer's tensors and of the stored window. Slots are sums, kept in
 /// accumulate_t<T>, or at half the memory in the half type that SlotScalar names (T float or a half
 /// type). They are computed in float all the same. A dither (core/dither.hpp) rounds them when a
-/// token has entered, after a prefill once, so results depend on where a text is split, within that
-/// rounding. bench/README.md has the drift of such slots.
+/// token has entered, after a prefill once. Results then depend on where a text is split, within
+/// that rounding. bench/README.md has the drift of such slots.
 ///
 /// Window and slot delay are run-time options, so layers that differ in them share one type.
 /// Sequences are independent of each other and may have seen unlike numbers of tokens. Positions
@@ -41,8 +41,8 @@ class AttentionState : public AttentionStateBase<T, SlotScalar> {
 
   /// @param max_rollback how many tokens rollback() can take back. Each costs two more tokens of
   ///   window and pending rows. Any number above 0 costs three more copies of the slots.
-  /// @throws ArgumentError if a size or option is out of range or differs from a static extent, or
-  ///   if the state does not fit in memory.
+  /// @throws ArgumentError if a size or option is out of range or differs from a static extent.
+  ///   Also if the state does not fit in memory.
   explicit AttentionState(const AttentionShape& shape, const AttentionOptions& options = {},
                           Index max_rollback = 0,
                           std::pmr::memory_resource* memory = std::pmr::get_default_resource())

@@ -154,8 +154,8 @@ class AttentionStateBase {
   /// Starts every sequence anew from given slots, as if earlier tokens had left them. Shapes:
   /// slot_k [B, Hkv, M, Dk], slot_v [B, Hkv, M, Dv] and mass [B, Hkv, M], ones where left out.
   /// Slots of a half type take the nearest number.
-  /// @throws ArgumentError if a shape does not fit, slot_k or slot_v has no data, a tensor lies in
-  ///   this state, or a mass is negative or not finite. The state is then as it was.
+  /// @throws ArgumentError if a shape does not fit, slot_k or slot_v has no data, or a tensor lies
+  ///   in this state. Also if a mass is negative or not finite. The state is then as it was.
   void set_initial_slots(TensorView<const Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_k,
                          TensorView<const Acc, Dynamic, Dynamic, Dynamic, Dynamic> slot_v,
                          TensorView<const Acc, Dynamic, Dynamic, Dynamic> mass = {}) {
