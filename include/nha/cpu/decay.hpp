@@ -177,8 +177,8 @@ void decay_weights(const EnteringGates<T>& gates, Index group, T* weights, Index
 }
 
 /// What the whole chunk does to the slots. `total` [stride] is the product of all retentions.
-/// `strength` [count, stride] is what is left of each token's write strength at the chunk's end: s_j
-/// times the retentions of the tokens after it. Rows before gates.first are not written.
+/// `strength` [count, stride] is what is left of each token's write strength at the chunk's end:
+/// s_j times the retentions of the tokens after it. Rows before gates.first are not written.
 template <class Arch = simd::default_arch, class T>
 void chunk_strengths(const EnteringGates<T>& gates, T* total, T* strength) noexcept {
   assert(is_padded(gates.stride));

@@ -1,12 +1,12 @@
 // SPDX-License-Identifier: MIT
-// The backward of the decays of a chunk: gradients of retention and write strengths, exact for every
-// gate.
+// The backward of the decays of a chunk: gradients of retention and write strengths, exact for
+// every gate.
 //
 // cpu/decay.hpp computes what a row reads of a slot by Horner's rule, h_j = a_j h_(j-1) + s_j x_j
 // over the tokens j that entered. Written out, that is a sum of a term w_k s_k x_k for each token k
 // and a term for the start. The weight w_k is the product of a_(k+1) ... a_i, with i the newest
-// token that the row sees. The derivative by s_k is w_k x_k. The derivative by log a_j is the sum of
-// the terms of the start and of all tokens before j, over all rows that see j.
+// token that the row sees. The derivative by s_k is w_k x_k. The derivative by log a_j is the sum
+// of the terms of the start and of all tokens before j, over all rows that see j.
 //
 // So the rows are visited from the newest token back, with running sums of w_k x_k over them. When
 // the rows of token j have been added, these sums times s_k are the terms wanted for j. Nothing but

@@ -238,8 +238,9 @@ NHA_INLINE T reduce_max(const xsimd::batch<T, A>& x) noexcept {
 
 #if defined(__AVX512F__)
 namespace detail {
-// The sums of the lanes of each of eight, or four, 256-bit registers. In intrinsics: xsimd's batches of
-// that width have one name here and in files compiled for AVX2, and other machine code in each.
+// The sums of the lanes of each of eight, or four, 256-bit registers. In intrinsics: xsimd's
+// batches of that width have one name here and in files compiled for AVX2, and other machine code
+// in each.
 NHA_INLINE __m256 reduce_add_each(const __m256 (&rows)[8]) noexcept {
   const __m256 first =
       _mm256_hadd_ps(_mm256_hadd_ps(rows[0], rows[1]), _mm256_hadd_ps(rows[2], rows[3]));

@@ -1,8 +1,9 @@
 // SPDX-License-Identifier: MIT
 // Four rows of four numbers as four columns, in registers where floats come in fours.
 //
-// The registers are four floats wide for every instruction set. xsimd's batches of that width have one
-// name in files of unlike -march, and other machine code in each; the type here has a name for each.
+// The registers are four floats wide for every instruction set. xsimd's batches of that width have
+// one name in files of unlike -march, and other machine code in each; the type here has a name for
+// each.
 #pragma once
 
 #include <nha/config.hpp>

@@ -1,8 +1,8 @@
 // SPDX-License-Identifier: MIT
 // The config.json of a model, published or of this library's own, read into ModelOptions.
 //
-// The JSON itself is read in config_values.hpp, the keys of a layer in layer_config.hpp. Writing the
-// plain layout is in model_config_writer.hpp.
+// The JSON itself is read in config_values.hpp, the keys of a layer in layer_config.hpp. Writing
+// the plain layout is in model_config_writer.hpp.
 #pragma once
 
 #include <nha/config.hpp>

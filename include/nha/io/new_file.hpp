@@ -80,8 +80,8 @@ class PartialFileLock {
 /// committed leaves nothing behind. If the program is killed, the temporary file stays until the
 /// next NewFile of the same path removes it, where the system has file locks.
 ///
-/// Through a symbolic link, the file it names is replaced. What exists and is no file, a device or a
-/// pipe, is written to directly.
+/// Through a symbolic link, the file it names is replaced. What exists and is no file, a device or
+/// a pipe, is written to directly.
 class NewFile {
  public:
   /// @throws FormatError naming the path if no file can be made beside it.

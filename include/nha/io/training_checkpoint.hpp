@@ -239,8 +239,8 @@ class TrainingCheckpoint {
   /// @param settings of this run, to be compared with the record's
   /// @throws FormatError naming the first thing that differs if the checkpoint is of a model of
   ///   other options, of numbers of another type, or of a run with other settings, another
-  ///   optimiser or other weights that train; ArgumentError if the optimiser is not of the model's weights. Nothing has then
-  ///   been changed.
+  ///   optimiser or other weights that train; ArgumentError if the optimiser is not of the model's
+  ///   weights. Nothing has then been changed.
   template <std::floating_point T>
   void restore(LanguageModel<T>& model, AdamW<T>& optimizer, const Metadata& settings) const {
     restore(model.options(), parameters(model), optimizer, settings);

@@ -23,8 +23,8 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// One block for each sequence: its history, then for each head the memories. Where the state can be
-/// rolled back, the copies of the slots follow (memory/history.hpp).
+/// One block for each sequence: its history, then for each head the memories. Where the state can
+/// be rolled back, the copies of the slots follow (memory/history.hpp).
 template <class T, class SlotScalar = accumulate_t<T>>
 class StateLayout {
  public:
@@ -33,7 +33,8 @@ class StateLayout {
     SlotMemoryView<SlotScalar> snapshots[kSnapshots];
   };
 
-  /// @throws ArgumentError if a size or option is out of range, or all of it does not fit in memory.
+  /// @throws ArgumentError if a size or option is out of range, or all of it does not fit in
+  ///   memory.
   NHA_COLD StateLayout(const AttentionShape& shape, const AttentionOptions& options,
                        Index max_rollback)
       : shape_(shape), options_(options), max_rollback_(max_rollback) {

@@ -139,7 +139,8 @@ class LanguageModel {
   /// Scratch memory is that of the largest layer. It is reserved before the first layer runs, so no
   /// error leaves the layers out of step.
   /// @throws ArgumentError if a token is not in the vocabulary, a shape does not fit, elements of
-  ///   an output share memory, or the state is that of another model; nothing has then been touched.
+  ///   an output share memory, or the state is that of another model; nothing has then been
+  ///   touched.
   void forward(const Tokens& tokens, LanguageModelState<T>& state, const Logits& logits,
                LayerWorkspace& workspace, const ForwardOptions<T>& options = {},
                ExecutorRef executor = kSerial) const;

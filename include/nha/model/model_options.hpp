@@ -63,8 +63,8 @@ struct ModelStateOptions {
   NHA_INLINE friend bool operator==(const ModelStateOptions&, const ModelStateOptions&) = default;
 };
 
-/// @throws ArgumentError naming the first option that is out of range, or the layer whose hidden size
-///   differs.
+/// @throws ArgumentError naming the first option that is out of range, or the layer whose hidden
+///   size differs.
 inline void validate(const ModelOptions& options) {
   check_size("vocabulary", options.vocabulary, 1);
   check_size("number of layers", options.layer_count(), 1);

@@ -50,8 +50,8 @@ void silu(T* values, Index count) noexcept {
   for (; i < count; ++i) values[i] = detail::silu_of<T>(values[i]);
 }
 
-/// out[i] = silu(values[i]) * factors[i] for `count` numbers, as in SwiGLU. `out` may be `values` or
-/// `factors`. All may have any alignment. Allocates nothing.
+/// out[i] = silu(values[i]) * factors[i] for `count` numbers, as in SwiGLU. `out` may be `values`
+/// or `factors`. All may have any alignment. Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void silu_times(const T* values, const T* factors, T* out, Index count) noexcept {
   using V = cpu::simd::vec<T, Arch>;

@@ -86,8 +86,8 @@ void apply_feature_map(FeatureMap map, TensorView<T, Dynamic, Dynamic> heads,
 /// t2r takes its weight [Dk, Dk], adds to dweight [Dk, Dk] unless that is empty, and needs scratch
 /// memory for as many numbers as `heads` has. The other maps look at none of these; identity does
 /// not look at heads either.
-/// @throws ArgumentError if the shapes do not fit, heads have gaps, or the weights or scratch memory
-///   of t2r do not fit; nothing has then been touched.
+/// @throws ArgumentError if the shapes do not fit, heads have gaps, or the weights or scratch
+///   memory of t2r do not fit; nothing has then been touched.
 template <std::floating_point T>
 void feature_map_backward(FeatureMap map,
                           std::type_identity_t<TensorView<const T, Dynamic, Dynamic>> heads,

@@ -73,13 +73,13 @@ class FeedForward {
     return {d_gate, cursor.take<T>(rows * intermediate_)};
   }
 
-  /// Back through forward(): from dy to dx, both [rows, hidden], and to the gradients of the weights,
-  /// which are added to. dx and each of the gradients may be empty: it is then not wanted. dx and dy
-  /// may be the same rows, which must not overlap x.
+  /// Back through forward(): from dy to dx, both [rows, hidden], and to the gradients of the
+  /// weights, which are added to. dx and each of the gradients may be empty: it is then not wanted.
+  /// dx and dy may be the same rows, which must not overlap x.
   ///
-  /// x is what forward() was given, not overwritten since. `a` is what forward() left in activations
-  /// taken with Keep::for_backward. `scratch` is from take_backward() for the same number of rows.
-  /// Only the shapes are checked.
+  /// x is what forward() was given, not overwritten since. `a` is what forward() left in
+  /// activations taken with Keep::for_backward. `scratch` is from take_backward() for the same
+  /// number of rows. Only the shapes are checked.
   /// @throws ArgumentError if the shapes do not fit.
   void backward(const ConstRows& x, const ConstRows& dy, const Activations& a, const Rows& dx,
                 FeedForwardWeights<T>& gradients, const BackwardScratch& scratch,

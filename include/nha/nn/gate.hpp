@@ -42,8 +42,8 @@ NHA_INLINE T log_sigmoid(T x) noexcept {
 /// logits[i] = log_sigmoid(logits[i]) / divisor, in place: the log gates of `count` slots.
 ///
 /// The divisor, gate_logit_normalizer in checkpoints, slows the forgetting down: at 8, a logit of 0
-/// retains 92% of a slot per token. It must be above 0. The result is never above 0. Logits may have
-/// any alignment. Allocates nothing.
+/// retains 92% of a slot per token. It must be above 0. The result is never above 0. Logits may
+/// have any alignment. Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void log_gates(T* logits, Index count, double divisor) noexcept {
   using V = cpu::simd::vec<T, Arch>;
@@ -55,9 +55,9 @@ void log_gates(T* logits, Index count, double divisor) noexcept {
   for (; i < count; ++i) logits[i] = log_sigmoid(logits[i]) * factor;
 }
 
-/// Backward of log_gates(): d_logits[i] = d_log_gates[i] * sigmoid(-logits[i]) / divisor for `count`
-/// slots. The logits are the input of log_gates(), before it was overwritten. d_logits may be
-/// d_log_gates or logits. All may have any alignment. Allocates nothing.
+/// Backward of log_gates(): d_logits[i] = d_log_gates[i] * sigmoid(-logits[i]) / divisor for
+/// `count` slots. The logits are the input of log_gates(), before it was overwritten. d_logits may
+/// be d_log_gates or logits. All may have any alignment. Allocates nothing.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>
 void log_gates_backward(const T* logits, const T* d_log_gates, T* d_logits, Index count,
                         double divisor) noexcept {

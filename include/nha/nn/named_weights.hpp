@@ -19,8 +19,8 @@ struct FeedForwardWeights {
   Tensor<T, 2> gate_proj, up_proj, down_proj;
 };
 
-/// Calls visit(name, tensor, extents) for each weight: its name in a checkpoint, the tensor, and the
-/// extents it must have.
+/// Calls visit(name, tensor, extents) for each weight: its name in a checkpoint, the tensor, and
+/// the extents it must have.
 template <class Weights, class Visit>
 void visit_feed_forward_weights(Index hidden, Index intermediate, const std::string& prefix,
                                 Weights& weights, Visit&& visit) {

@@ -22,8 +22,8 @@ inline void rotary_frequencies(double theta, Index head_dim, double* frequencies
     frequencies[i] = std::pow(theta, -2.0 * static_cast<double>(i) / static_cast<double>(head_dim));
 }
 
-/// Cosines and sines of one position: angle i is position * frequencies[i], for i < half. Angles are
-/// computed in double from the 64-bit position, so that long streams keep their precision.
+/// Cosines and sines of one position: angle i is position * frequencies[i], for i < half. Angles
+/// are computed in double from the 64-bit position, so that long streams keep their precision.
 template <std::floating_point T>
 void rotary_row(std::int64_t position, const double* frequencies, Index half, T* cosine,
                 T* sine) noexcept {
@@ -36,8 +36,8 @@ void rotary_row(std::int64_t position, const double* frequencies, Index half, T*
 
 namespace detail {
 
-/// Rotates the heads of tokens by the angles of their rows, or back by them. Both channels of a pair
-/// are read before one is written.
+/// Rotates the heads of tokens by the angles of their rows, or back by them. Both channels of a
+/// pair are read before one is written.
 template <bool kBack, class T>
 void turn_heads(const char* name, const TensorView<const T, Dynamic, Dynamic, Dynamic>& x,
                 const TensorView<const T, Dynamic, Dynamic>& cosine,
@@ -83,9 +83,9 @@ void rotate_half(std::type_identity_t<TensorView<const T, Dynamic, Dynamic, Dyna
   detail::turn_heads<false>("rotate_half", x, cosine, sine, out);
 }
 
-/// Backward of rotate_half(): dx[r][h] is dy[r][h] rotated back by the angles of row r. dy and dx are
-/// [rows, heads, D]; cosine and sine [rows, D/2] are those of rotate_half(). dx may be dy. Allocates
-/// nothing.
+/// Backward of rotate_half(): dx[r][h] is dy[r][h] rotated back by the angles of row r. dy and dx
+/// are [rows, heads, D]; cosine and sine [rows, D/2] are those of rotate_half(). dx may be dy.
+/// Allocates nothing.
 /// @throws ArgumentError if the shapes do not fit or a row is not contiguous.
 template <std::floating_point T>
 void rotate_half_backward(std::type_identity_t<TensorView<const T, Dynamic, Dynamic, Dynamic>> dy,

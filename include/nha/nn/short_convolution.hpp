@@ -1,6 +1,6 @@
 // SPDX-License-Identifier: MIT
-// The short convolution that some layers put over q, k and v: causal, over a few tokens, each channel
-// for itself, then silu; and the inputs it must remember between calls.
+// The short convolution that some layers put over q, k and v: causal, over a few tokens, each
+// channel for itself, then silu; and the inputs it must remember between calls.
 #pragma once
 
 #include <nha/config.hpp>
@@ -228,8 +228,8 @@ NHA_INLINE void add_products(const T* a, const T* b, T* to, Index count) noexcep
 }
 
 /// The sums before the silu for one token and the channels of a tile: out[c] = bias[c] + sum_i
-/// weight[c][i] * input(i)[c], where input(i) is the row of all channels that place i of the kernel meets,
-/// or null before the sequence; c counts from the tile's first channel on.
+/// weight[c][i] * input(i)[c], where input(i) is the row of all channels that place i of the kernel
+/// meets, or null before the sequence; c counts from the tile's first channel on.
 template <class Arch, class T, class Input>
 NHA_INLINE void convolve_token(const KernelTile<T>& tile, const TensorView<const T, Dynamic>& bias,
                                const Input& input, T* out) {
@@ -243,8 +243,8 @@ NHA_INLINE void convolve_token(const KernelTile<T>& tile, const TensorView<const
 
 /// y[t][c] = silu(bias[c] + sum_i weight[c][i] * x[t - kernel_size + 1 + i][c]) for each sequence,
 /// inputs before its first being 0. x and y are [rows, channels] with contiguous rows and do not
-/// overlap; weight is [channels, kernel size]; bias is [channels] or empty. Continues from the state
-/// and moves it on.
+/// overlap; weight is [channels, kernel size]; bias is [channels] or empty. Continues from the
+/// state and moves it on.
 /// @throws ArgumentError if the shapes do not fit each other or the state, or there is no data;
 ///   nothing has then been touched.
 template <class Arch = cpu::simd::default_arch, std::floating_point T>

@@ -20,7 +20,8 @@ NHA_ISA_NAMESPACE_BEGIN
 /// another executor, all of them run on the calling thread.
 class OpenMpExecutor {
  public:
-  /// @param workers how many tasks run at once, 1 to kMostWorkers; 0 for as many as OpenMP would use
+  /// @param workers how many tasks run at once, 1 to kMostWorkers; 0 for as many as OpenMP would
+  ///   use
   /// @throws ArgumentError if workers is out of range.
   explicit OpenMpExecutor(Index workers = 0)
       : workers_(workers == 0 ? omp_get_max_threads() : static_cast<int>(workers)) {

@@ -25,8 +25,8 @@ NHA_ISA_NAMESPACE_BEGIN
 /// pool or of another executor, it runs all tasks on the calling thread. Waiting for a turn there
 /// could wait for ever. A task must not wait for another thread that calls run() of the same pool.
 ///
-/// run() allocates nothing. Between two calls that follow each other closely the threads stay awake;
-/// after a pause they sleep.
+/// run() allocates nothing. Between two calls that follow each other closely the threads stay
+/// awake; after a pause they sleep.
 class ThreadPool {
  public:
   /// @param workers how many tasks run at once, 1 to kMostWorkers; 0 for one per hardware thread
