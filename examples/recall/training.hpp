@@ -126,7 +126,7 @@ class Trainer {
   }
 
  private:
-  /// Few pairs at first: who has a few to tell apart is right often enough to find out how.
+  /// Few pairs at first: with a few to tell apart a model is right often enough to find out how.
   Index pairs_of_step(Index n, nha::Random& random) const {
     const double growing = options_.curriculum * static_cast<double>(options_.steps);
     if (static_cast<double>(n) >= growing) return options_.task.pairs;
