@@ -17,8 +17,8 @@ enum class EmptySlots : std::uint8_t {
   /// token this is causal softmax attention.
   masked,
   /// Slots count as weighted means. Key and value are divided by the slot's mass, which is the
-  /// decayed sum of its write strengths, and log(mass) is added to its logit. Slots of mass 0 take
-  /// no part. For models trained so, where something must be looked up much later:
+  /// decayed sum of its write strengths, and log(mass) is added to its logit. Slots of mass 0 or
+  /// less take no part. For models trained so, where something must be looked up much later:
   /// examples/recall/README.md has the evidence.
   mass_corrected,
 };
@@ -36,7 +36,7 @@ struct EmptySlotRule {
     return rule == EmptySlots::mass_corrected;
   }
   /// What a slot's key and value are divided by when they are read; its logarithm is added to the
-  /// logit. A slot with a divisor of 0 takes no part.
+  /// logit. A slot with a divisor of 0 or less takes no part.
   template <class T>
   NHA_INLINE constexpr T divisor(T mass) const noexcept {
     return reads_means() ? mass : T{1};
