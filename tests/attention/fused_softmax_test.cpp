@@ -52,16 +52,15 @@ void read(Softmax& softmax, const Source& source) {
 }
 
 TEST(FusedSoftmax, SourcesReadInPiecesGiveOneSoftmax) {
-  constexpr Index kValueDim = 19;
-  const std::vector<Source> sources = {random_source(5, kValueDim, 1),
-                                       random_source(130, kValueDim, 2),
-                                       random_source(1, kValueDim, 3)};
-  FusedSoftmax<double> softmax(kValueDim);
+  constexpr Index kDim = 19;
+  const std::vector<Source> sources = {random_source(5, kDim, 1), random_source(130, kDim, 2),
+                                       random_source(1, kDim, 3)};
+  FusedSoftmax<double> softmax(kDim);
   for (const Source& source : sources) read(softmax, source);
-  Tensor<double, 1> output({kValueDim});
+  Tensor<double, 1> output({kDim});
   softmax.finish(output);
-  const auto expected = plain_softmax(sources, kValueDim);
-  for (Index d = 0; d < kValueDim; ++d)
+  const auto expected = plain_softmax(sources, kDim);
+  for (Index d = 0; d < kDim; ++d)
     EXPECT_NEAR(output(d), expected[static_cast<std::size_t>(d)], 1e-14);
 }
 
@@ -342,14 +341,14 @@ TYPED_TEST_SUITE(FusedSoftmaxViewOn, nha_test::Architectures);
 
 TYPED_TEST(FusedSoftmaxViewOn, WeighsSlotsAndTheColumnsThatARowSees) {
   // Three rows: one sees all, one no slots and columns 3 to 6, one nothing.
-  constexpr Index kSlots = 5, kColumns = 32, kStride = 16 + kColumns + 16;
+  constexpr Index kRowSlots = 5, kColumns = 32, kStride = 16 + kColumns + 16;
   std::vector<double> scores(3 * kStride);
   std::mt19937 random(3);
   std::normal_distribution<double> normal;
   for (double& x : scores) x = normal(random);
   const auto logits = scores;
   nha::SoftmaxState<double> states[3];
-  const nha::FusedSoftmaxView<double, TypeParam> softmax{scores.data(), kStride, kSlots, states};
+  const nha::FusedSoftmaxView<double, TypeParam> softmax{scores.data(), kStride, kRowSlots, states};
   EXPECT_EQ(softmax.slot_scores(2), scores.data() + 2 * kStride);
   EXPECT_EQ(softmax.window_scores(2), scores.data() + 2 * kStride + 16);
   const bool take_part[] = {true, false, false};
@@ -362,7 +361,7 @@ TYPED_TEST(FusedSoftmaxViewOn, WeighsSlotsAndTheColumnsThatARowSees) {
   for (Index row = 0; row < 3; ++row) {
     softmax.normalize(row, kColumns);
     const auto sees = [&](Index i) {
-      return i < 16 ? take_part[row] && i < kSlots : i - 16 >= first[row] && i - 16 < last[row];
+      return i < 16 ? take_part[row] && i < kRowSlots : i - 16 >= first[row] && i - 16 < last[row];
     };
     const auto at = [&](Index i) { return static_cast<std::size_t>(row * kStride + i); };
     double sum = 0, on_slots = 0;

@@ -95,8 +95,7 @@ TEST(Options, ScaleMustBeAPositiveNumber) {
 
 TEST(Options, EmptySlotsMustBeOneOfTheRules) {
   NHA_EXPECT_ERROR(nha::validate({.empty_slots = static_cast<nha::EmptySlots>(7)}, 1),
-                   ArgumentError,
-                   "empty_slots is 7; expected a value of EmptySlots");
+                   ArgumentError, "empty_slots is 7; expected a value of EmptySlots");
 }
 
 TEST(Options, EqualOnlyWhereAllIsEqual) {

@@ -133,7 +133,8 @@ TEST(Rollback, AfterPrefillDiffersByRoundingOnly) {
           EXPECT_LT(slot_error(rolled, never), 1e-6) << back << " tokens back";
           step_range(c, never, expected, kTokens, kTokens + kMore);
           step_range(c, rolled, actual, kTokens, kTokens + kMore);
-          EXPECT_LT(relative_error(actual, expected, kTokens, kMore), 1e-6) << back << " tokens back";
+          EXPECT_LT(relative_error(actual, expected, kTokens, kMore), 1e-6)
+              << back << " tokens back";
         }
       }
 }

@@ -146,7 +146,8 @@ TEST(LanguageModel, AlgorithmsOfTheOperatorAgree) {
     SCOPED_TRACE(name);
     const auto model = random_model<double>(options);
     std::vector<Tensor<double, 3>> found;
-    for (const auto algorithm : {nha::PrefillAlgorithm::recurrent, nha::PrefillAlgorithm::chunked}) {
+    for (const auto algorithm :
+         {nha::PrefillAlgorithm::recurrent, nha::PrefillAlgorithm::chunked}) {
       LanguageModelState<double> state = model.make_state();
       LayerWorkspace workspace;
       found.emplace_back(Tensor<double, 3>::Sizes{1, kModelTokens, 11});
