@@ -110,25 +110,27 @@ template <class Error>
 [[noreturn]] NHA_COLD inline void raise(const MessagePart* parts, std::size_t count) {
   raise<Error>(join(parts, count));
 }
+/// The same of text and numbers, wherever they are checked.
+template <class Error, class... Parts>
+[[noreturn]] NHA_COLD void fail(const Parts&... parts) {
+  const MessagePart list[] = {MessagePart(parts)...};
+  raise<Error>(list, sizeof...(parts));
+}
 
 }  // namespace detail
 
 /// Raises ArgumentError with the given parts as its message unless `ok`.
 template <class... Parts>
-constexpr void check_argument(bool ok, const Parts&... parts) {
-  if (!ok) [[unlikely]] {
-    const detail::MessagePart list[] = {detail::MessagePart(parts)...};
-    detail::raise<ArgumentError>(list, sizeof...(parts));
-  }
+NHA_INLINE constexpr void check_argument(bool ok, const Parts&... parts) {
+  if (!ok) [[unlikely]]
+    detail::fail<ArgumentError>(parts...);
 }
 
 /// Raises FormatError with the given parts as its message unless `ok`.
 template <class... Parts>
-constexpr void check_format(bool ok, const Parts&... parts) {
-  if (!ok) [[unlikely]] {
-    const detail::MessagePart list[] = {detail::MessagePart(parts)...};
-    detail::raise<FormatError>(list, sizeof...(parts));
-  }
+NHA_INLINE constexpr void check_format(bool ok, const Parts&... parts) {
+  if (!ok) [[unlikely]]
+    detail::fail<FormatError>(parts...);
 }
 
 NHA_ISA_NAMESPACE_END

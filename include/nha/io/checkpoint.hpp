@@ -97,8 +97,8 @@ LanguageModelWeights<T> read_weights(const Safetensors& file, const ModelOptions
 /// @param layout whose layer the configuration describes, where the file does not say
 /// @throws FormatError naming the file, and the key or tensor, that is wrong.
 template <std::floating_point T>
-LanguageModel<T> load_language_model(const std::string& folder,
-                                     ConfigLayout layout = ConfigLayout::automatic) {
+NHA_COLD LanguageModel<T> load_language_model(const std::string& folder,
+                                              ConfigLayout layout = ConfigLayout::automatic) {
   const ModelOptions options = load_model_config(folder + "/config.json", layout);
   const Safetensors file(folder + "/model.safetensors");
   return LanguageModel<T>(options, read_weights<T>(file, options));

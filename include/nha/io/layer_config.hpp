@@ -120,7 +120,7 @@ class LayerConfigReader {
       : values_(values), layout_(layout) {}
 
   /// @param norm_eps of the model
-  LayerSpec read(double norm_eps) const {
+  NHA_COLD LayerSpec read(double norm_eps) const {
     LayerSpec layer;
     layer.shape = read_shape();
     layer.options = read_options(layer.shape, norm_eps);

@@ -35,7 +35,7 @@ class ModelConfigReader {
  public:
   explicit ModelConfigReader(const ConfigValues& values) : values_(values) {}
 
-  ModelOptions read(ConfigLayout layout) {
+  NHA_COLD ModelOptions read(ConfigLayout layout) {
     layout = resolve(layout);
     ModelOptions options;
     options.vocabulary = values_.needed_size("vocab_size");
@@ -103,7 +103,7 @@ class ModelConfigReader {
   }
 
   /// Layers that differ from what the rest of the file says.
-  void read_layers(ModelOptions& options) const {
+  NHA_COLD void read_layers(ModelOptions& options) const {
     const std::size_t count = values_.object_count("layers");
     check(count == options.layers.size(), "layers has ", count,
           " entries; expected one for each of ", options.layers.size(), " layers");

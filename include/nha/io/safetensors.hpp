@@ -103,7 +103,7 @@ class Safetensors {
   }
 
   /// Gives every tensor its bytes; together they must be all of the data, each byte once.
-  void check_layout(detail::SafetensorsHeader& header, std::span<const std::byte> data) {
+  NHA_COLD void check_layout(detail::SafetensorsHeader& header, std::span<const std::byte> data) {
     std::vector<const detail::SafetensorsEntry*> places;
     tensors_.reserve(header.tensors.size());
     places.reserve(header.tensors.size());

@@ -32,8 +32,8 @@ class DecoderBlock {
 
   /// @param intermediate, norm_eps as in ModelOptions
   /// @throws ArgumentError if a weight does not fit the options.
-  DecoderBlock(const LayerSpec& layer, Index intermediate, double norm_eps,
-               DecoderBlockWeights<T> weights)
+  NHA_COLD DecoderBlock(const LayerSpec& layer, Index intermediate, double norm_eps,
+                        DecoderBlockWeights<T> weights)
       : norm_eps_(norm_eps),
         attention_norm_(std::move(weights.attn_norm)),
         attention_(layer.shape, layer.options, std::move(weights.attn)),

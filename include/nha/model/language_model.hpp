@@ -60,7 +60,7 @@ class LanguageModel {
 
   /// @throws ArgumentError if an option is out of range or a weight has another shape than the
   ///   options ask for.
-  LanguageModel(const ModelOptions& options, LanguageModelWeights<T> weights)
+  NHA_COLD LanguageModel(const ModelOptions& options, LanguageModelWeights<T> weights)
       : options_(options), rotary_tables_(options.layers) {
     validate(options);
     detail::check_weights(options, weights);
@@ -106,7 +106,7 @@ class LanguageModel {
 
   /// An empty state. The weights serve any windows: they are the state's.
   /// @throws ArgumentError if an option is out of range.
-  LanguageModelState<T> make_state(
+  NHA_COLD LanguageModelState<T> make_state(
       const ModelStateOptions& options = {},
       std::pmr::memory_resource* memory = std::pmr::get_default_resource()) const {
     return LanguageModelState<T>(options_, options, memory);

@@ -32,9 +32,9 @@ template <std::floating_point T>
 class LayerState {
  public:
   /// @throws ArgumentError if a size or option is out of range.
-  LayerState(const LayerShape& shape, const LayerOptions& options, Index batch = 1,
-             Index max_rollback = 0,
-             std::pmr::memory_resource* memory = std::pmr::get_default_resource())
+  NHA_COLD LayerState(const LayerShape& shape, const LayerOptions& options, Index batch = 1,
+                      Index max_rollback = 0,
+                      std::pmr::memory_resource* memory = std::pmr::get_default_resource())
       : attention_(checked_shape(shape, options, batch), options.attention, max_rollback, memory) {
     if (options.convolution_kernel_size == 0) return;
     convolutions_.reserve(3);

@@ -76,8 +76,8 @@ struct LanguageModelWeights {
 /// Calls visit(name, tensor, extents) for each weight of a layer with these options. The arguments
 /// are its name in a checkpoint, the tensor, and the extents it must have.
 template <class Weights, class Visit>
-void visit_attention_weights(const LayerShape& shape, const LayerOptions& options,
-                             const std::string& prefix, Weights& weights, Visit&& visit) {
+NHA_COLD void visit_attention_weights(const LayerShape& shape, const LayerOptions& options,
+                                      const std::string& prefix, Weights& weights, Visit&& visit) {
   using Sizes1 = Tensor<float, 1>::Sizes;
   using Sizes2 = Tensor<float, 2>::Sizes;
   using Sizes3 = Tensor<float, 3>::Sizes;
@@ -113,8 +113,8 @@ void visit_attention_weights(const LayerShape& shape, const LayerOptions& option
 /// The same for a whole model whose parts lie anywhere. `block(n)` returns something with the
 /// members of DecoderBlockWeights for block n.
 template <class Matrix, class Block, class Vector, class Visit>
-void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&& block,
-                         Vector& norm, Matrix& head, Visit&& visit) {
+NHA_COLD void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&& block,
+                                  Vector& norm, Matrix& head, Visit&& visit) {
   using Sizes1 = Tensor<float, 1>::Sizes;
   using Sizes2 = Tensor<float, 2>::Sizes;
   const Index hidden = options.hidden();
@@ -136,7 +136,7 @@ void visit_model_weights(const ModelOptions& options, Matrix& embeddings, Block&
 /// The same for the weights of a whole model; weights.layers must have as many entries as
 /// options.layers.
 template <class Weights, class Visit>
-void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit) {
+NHA_COLD void visit_weights(const ModelOptions& options, Weights& weights, Visit&& visit) {
   visit_model_weights(
       options, weights.embeddings,
       [&](Index n) -> auto& { return weights.layers[static_cast<std::size_t>(n)]; }, weights.norm,

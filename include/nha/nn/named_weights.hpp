@@ -22,8 +22,9 @@ struct FeedForwardWeights {
 /// Calls visit(name, tensor, extents) for each weight: its name in a checkpoint, the tensor, and
 /// the extents it must have.
 template <class Weights, class Visit>
-void visit_feed_forward_weights(Index hidden, Index intermediate, const std::string& prefix,
-                                Weights& weights, Visit&& visit) {
+NHA_COLD void visit_feed_forward_weights(Index hidden, Index intermediate,
+                                         const std::string& prefix, Weights& weights,
+                                         Visit&& visit) {
   using Sizes = Tensor<float, 2>::Sizes;
   visit(prefix + "gate_proj.weight", weights.gate_proj, Sizes{intermediate, hidden});
   visit(prefix + "up_proj.weight", weights.up_proj, Sizes{intermediate, hidden});
