@@ -89,7 +89,7 @@ inline DefinitionResults definition(const DefinitionInputs& in, const AttentionO
 
     // Logits of the slots and of the tokens so far; -infinity for what token t may not read.
     for (Index m = 0; m < M; ++m) {
-      const bool takes_part = rule == EmptySlots::participate || (written && divisor(m) > 0);
+      const bool takes_part = rule == EmptySlots::participate || (written && !(divisor(m) <= 0));
       const double product = dot(in.q_slot[t], slot_k.view()[m]) / divisor(m);
       logits(m) = takes_part ? scale * product + std::log(divisor(m)) : -kInfinity<double>;
     }

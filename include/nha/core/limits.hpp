@@ -6,6 +6,7 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 
+#include <cstddef>
 #include <cstdint>
 #include <limits>
 
@@ -29,6 +30,18 @@ inline constexpr Index kMostWorkers = 1024;
 
 /// Longest header of a safetensors file that is read, in bytes: as in other readers of the format.
 inline constexpr std::uint64_t kLongestSafetensorsHeader = 100'000'000;
+
+/// Longest configuration that is read, in bytes.
+inline constexpr std::size_t kLongestConfig = std::size_t{1} << 20;
+
+/// Longest list that is read from a configuration or written to one: entries of windows and of
+/// head_windows.
+inline constexpr std::size_t kLongestConfigList = std::size_t{1} << 15;
+
+/// Most layers that are read, and most entries of head_windows in all layers together: how much
+/// memory a short text can ask for.
+inline constexpr Index kMostConfigLayers = Index{1} << 16;
+inline constexpr std::size_t kMostConfigHeadWindows = std::size_t{1} << 20;
 
 /// The most numbers of one tensor or state that a test case in a file may ask for.
 inline constexpr double kMostCaseNumbers = 0x1p28;

@@ -229,9 +229,9 @@ class AttentionCaseReader {
           "metadata scale is ", options.softmax_scale.value_or(0.0),
           "; expected a positive number");
     if (const std::string* rule = file_.find_metadata("empty_slots")) {
-      const std::optional<EmptySlots> value = find_value(nha::kEmptySlotsNames, *rule);
+      const std::optional<EmptySlots> value = find_value(kEmptySlotsNames, *rule);
       check(value.has_value(), "metadata empty_slots is '", printable(*rule), "'; expected ",
-            name_list(nha::kEmptySlotsNames));
+            name_list(kEmptySlotsNames));
       options.empty_slots = *value;
     }
   }

@@ -9,6 +9,7 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
+#include <nha/core/names.hpp>
 #include <nha/core/options.hpp>
 #include <nha/io/config_values.hpp>
 #include <nha/model/layer_options.hpp>
@@ -17,7 +18,7 @@
 #include <algorithm>
 #include <cmath>
 #include <cstddef>
-#include <iterator>
+#include <optional>
 #include <string>
 #include <string_view>
 #include <vector>
@@ -52,45 +53,14 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
-/// The names that an option has in a configuration.
-template <class Value>
-struct ConfigName {
-  std::string_view name;
-  Value value;
-};
-inline constexpr ConfigName<FeatureMap> kFeatureMapNames[] = {{"identity", FeatureMap::identity},
-                                                              {"swish", FeatureMap::swish},
-                                                              {"relu", FeatureMap::relu},
-                                                              {"t2r", FeatureMap::t2r}};
-inline constexpr ConfigName<EmptySlots> kEmptySlotsNames[] = {
-    {"participate", EmptySlots::participate},
-    {"masked", EmptySlots::masked},
-    {"mass_corrected", EmptySlots::mass_corrected}};
-inline constexpr ConfigName<ValueActivation> kValueActivationNames[] = {
-    {"none", ValueActivation::none}, {"silu", ValueActivation::silu}};
-inline constexpr ConfigName<OutputForm> kOutputFormNames[] = {{"plain", OutputForm::plain},
-                                                              {"silu_norm", OutputForm::silu_norm}};
-
-/// "identity, swish, relu or t2r".
-template <class Value, std::size_t Count>
-std::string name_list(const ConfigName<Value> (&names)[Count]) {
-  std::string out;
-  for (std::size_t n = 0; n < Count; ++n) {
-    if (n > 0) out += n + 1 < Count ? ", " : " or ";
-    out += names[n].name;
-  }
-  return out;
-}
-
-/// Longest list that is read from a configuration or written to one: entries of windows and of
-/// head_windows.
-inline constexpr std::size_t kLongestConfigList = std::size_t{1} << 15;
-/// Most layers that are read, and most entries of head_windows in all layers together: how much
-/// memory a short text can ask for.
-inline constexpr Index kMostConfigLayers = Index{1} << 16;
-inline constexpr std::size_t kMostConfigHeadWindows = std::size_t{1} << 20;
-/// Longest configuration that is read, in bytes.
-inline constexpr std::size_t kLongestConfig = std::size_t{1} << 20;
+inline constexpr Named<FeatureMap> kFeatureMapNames[] = {{"identity", FeatureMap::identity},
+                                                         {"swish", FeatureMap::swish},
+                                                         {"relu", FeatureMap::relu},
+                                                         {"t2r", FeatureMap::t2r}};
+inline constexpr Named<ValueActivation> kValueActivationNames[] = {{"none", ValueActivation::none},
+                                                                   {"silu", ValueActivation::silu}};
+inline constexpr Named<OutputForm> kOutputFormNames[] = {{"plain", OutputForm::plain},
+                                                         {"silu_norm", OutputForm::silu_norm}};
 
 /// The keys that an entry of `layers` may have.
 inline constexpr std::string_view kLayerKeys[] = {
@@ -215,13 +185,11 @@ class LayerConfigReader {
 
   template <class Value, std::size_t Count>
   Value read_name(const char* key, const char* otherwise,
-                  const ConfigName<Value> (&names)[Count]) const {
+                  const Named<Value> (&names)[Count]) const {
     const std::string text = values_.text(key, otherwise);
-    const auto* found = std::find_if(std::begin(names), std::end(names),
-                                     [&](const auto& entry) { return entry.name == text; });
-    check(found != std::end(names), key, " is '", printable(text), "'; expected ",
-          name_list(names));
-    return found->value;
+    const std::optional<Value> found = find_value(names, text);
+    check(found.has_value(), key, " is '", printable(text), "'; expected ", name_list(names));
+    return *found;
   }
   const ConfigValues& values_;
   ConfigLayout layout_;

@@ -165,9 +165,8 @@ inline ModelOptions parse_model_config(std::string_view text,
 inline ModelOptions load_model_config(const std::string& path,
                                       ConfigLayout layout = ConfigLayout::automatic) {
   const MappedFile file(path);
-  check_format(file.bytes().size() <= detail::kLongestConfig, detail::printable(path), ": ",
-               file.bytes().size(), " bytes; expected a configuration of at most ",
-               detail::kLongestConfig);
+  check_format(file.bytes().size() <= kLongestConfig, detail::printable(path), ": ",
+               file.bytes().size(), " bytes; expected a configuration of at most ", kLongestConfig);
   const std::string_view text(reinterpret_cast<const char*>(file.bytes().data()),
                               file.bytes().size());
   return parse_model_config(text, layout, path);

@@ -6,6 +6,7 @@
 #include <nha/core/error.hpp>
 #include <nha/core/index.hpp>
 #include <nha/core/limits.hpp>
+#include <nha/core/names.hpp>
 #include <nha/core/options.hpp>
 #include <nha/io/layer_config.hpp>
 #include <nha/model/layer_options.hpp>
@@ -14,10 +15,10 @@
 
 #include <nlohmann/json.hpp>
 
-#include <algorithm>
 #include <cstddef>
-#include <iterator>
+#include <optional>
 #include <string>
+#include <string_view>
 #include <utility>
 #include <vector>
 
@@ -32,12 +33,11 @@ class ConfigEntries {
 
   void put(std::string key, Json value) { entries_.emplace_back(std::move(key), std::move(value)); }
   template <class Value, std::size_t Count>
-  void put_name(const char* key, Value value, const ConfigName<Value> (&names)[Count]) {
-    const auto* found = std::find_if(std::begin(names), std::end(names),
-                                     [&](const auto& entry) { return entry.value == value; });
-    check_argument(found != std::end(names), key, " is ", static_cast<int>(value), "; expected ",
+  void put_name(const char* key, Value value, const Named<Value> (&names)[Count]) {
+    const std::optional<std::string_view> name = find_name(names, value);
+    check_argument(name.has_value(), key, " is ", static_cast<int>(value), "; expected ",
                    name_list(names));
-    put(key, found->name);
+    put(key, *name);
   }
   void put_windows(const char* key, const std::vector<Index>& windows) {
     if (windows.empty()) return;
@@ -154,15 +154,13 @@ inline void put_differences(ConfigEntries& entries, const std::vector<LayerSpec>
 ///   cannot say.
 inline std::string model_config_text(const ModelOptions& options) {
   validate(options);
-  check_argument(options.layer_count() <= detail::kMostConfigLayers, "there are ",
-                 options.layer_count(), " layers; a configuration has at most ",
-                 detail::kMostConfigLayers);
+  check_argument(options.layer_count() <= kMostConfigLayers, "there are ", options.layer_count(),
+                 " layers; a configuration has at most ", kMostConfigLayers);
   std::size_t head_windows = 0;
   for (const LayerSpec& layer : options.layers)
     head_windows += layer.options.attention.head_windows.size();
-  check_argument(head_windows <= detail::kMostConfigHeadWindows, "head_windows of all layers have ",
-                 head_windows, " entries; a configuration has at most ",
-                 detail::kMostConfigHeadWindows);
+  check_argument(head_windows <= kMostConfigHeadWindows, "head_windows of all layers have ",
+                 head_windows, " entries; a configuration has at most ", kMostConfigHeadWindows);
   const detail::ConfigEntries layer = detail::layer_entries(options.layers.front());
   detail::ConfigEntries entries;
   entries.put("model_type", "nha");

@@ -130,8 +130,8 @@ inline std::string dtype_text(std::uint32_t code) {
   return code < std::size(kDtypeNames) ? kDtypeNames[code] : unknown_code(code);
 }
 inline std::string empty_slots_text(std::uint32_t code) {
-  return code < std::size(nha::kEmptySlotsNames) ? std::string(nha::kEmptySlotsNames[code].name)
-                                                 : unknown_code(code);
+  return code < std::size(kEmptySlotsNames) ? std::string(kEmptySlotsNames[code].name)
+                                            : unknown_code(code);
 }
 
 /// The layer section against the state that is to take the sequence.
