@@ -15,7 +15,6 @@
 #include <nha/model/layer_options.hpp>
 #include <nha/model/layer_spec.hpp>
 
-#include <algorithm>
 #include <cmath>
 #include <cstddef>
 #include <optional>
