@@ -3,6 +3,7 @@
 // memory resource watch.
 #include <nha/attention/backward.hpp>
 #include <nha/attention/prefill.hpp>
+#include <nha/attention/reference.hpp>
 #include <nha/attention/step.hpp>
 
 #include <gtest/gtest.h>
@@ -139,6 +140,19 @@ TEST(Allocation, AWorkspaceThatGrowsStepByStepDoesSoInFewSteps) {
   for (Index t = 0; t < 1024; t += 8)
     nha::prefill(c.inputs().tokens(t, 8), state, out.tokens(t, 8), workspace);
   EXPECT_LT(new_calls, before + 10);
+}
+
+TEST(Allocation, TheReferenceMakesNoneForFurtherHeads) {
+  const auto allocations = [](Index heads) {
+    const RandomCase<float> c({.batch = heads, .tokens = 9, .kv_heads = heads});
+    AttentionState<float> state(c.attention_shape(), {.window = 3});
+    CaseOutputs<float> out(c.shape);
+    const long before = new_calls;
+    nha::reference(c.inputs(), state, out.views());
+    return new_calls - before;
+  };
+  EXPECT_GT(allocations(1), 0);
+  EXPECT_EQ(allocations(3), allocations(1));
 }
 
 TEST(Allocation, AStateMakesOneForItsMemory) {

@@ -30,6 +30,20 @@ NHA_ISA_NAMESPACE_BEGIN
 
 namespace detail {
 
+/// What one token of one head needs, for heads of windows up to `window`.
+template <class Acc>
+struct ReferenceScratch {
+  ReferenceScratch(const AttentionShape& shape, Index window)
+      : retention(static_cast<std::size_t>(padded(shape.slots))),
+        write(retention.size()),
+        logits(static_cast<std::size_t>(shape.slots + window)),
+        output(static_cast<std::size_t>(shape.value_dim)) {}
+
+  std::vector<Acc> retention, write;  // [padded(M)]
+  std::vector<Acc> logits;            // [M + W], slots first
+  std::vector<Acc> output;            // [Dv]
+};
+
 /// One head of reference(), token by token.
 template <class T, class SlotScalar>
 class ReferenceHead {
@@ -37,14 +51,14 @@ class ReferenceHead {
 
  public:
   ReferenceHead(const HeadCall<T, SlotScalar>& call, const HeadState<T, SlotScalar>& memory,
-                const HeadOutputs<T>& outputs)
+                const HeadOutputs<T>& outputs, ReferenceScratch<Acc>& scratch)
       : call_(call),
         memory_(memory),
         out_(outputs),
-        retention_(size(padded(call.slots()))),
-        write_(size(padded(call.slots()))),
-        logits_(size(call.slots() + call.window)),
-        output_(size(call.value_dim())) {}
+        retention_(scratch.retention),
+        write_(scratch.write),
+        logits_(scratch.logits),
+        output_(scratch.output) {}
 
   /// The token enters the memories, then every query of the head's group reads them.
   void token(std::int64_t position) {
@@ -142,9 +156,7 @@ class ReferenceHead {
   const HeadCall<T, SlotScalar>& call_;
   HeadState<T, SlotScalar> memory_;
   HeadOutputs<T> out_;
-  std::vector<Acc> retention_, write_;  // [padded(M)]
-  std::vector<Acc> logits_;             // [M + W], slots first
-  std::vector<Acc> output_;             // [Dv]
+  std::vector<Acc>&retention_, &write_, &logits_, &output_;
 };
 
 }  // namespace detail
@@ -152,22 +164,26 @@ class ReferenceHead {
 /// The operator of definition.hpp for every sequence and head of a state: from the state, and
 /// leaving the state after the last token.
 ///
-/// Shapes are those of AttentionInputs and AttentionOutputs. Allocates scratch. Where memory runs
-/// out, some heads may have taken their tokens and others not: reset the state.
-/// @throws ArgumentError as validate() says; nothing has then been touched.
+/// Shapes are those of AttentionInputs and AttentionOutputs. Allocates scratch.
+/// @throws ArgumentError as validate() says, std::bad_alloc; nothing has then been touched.
 template <class T, class SlotScalar>
 void reference(const std::type_identity_t<AttentionInputs<T>>& inputs,
                AttentionStateBase<T, SlotScalar>& state,
                const std::type_identity_t<AttentionOutputs<T>>& outputs) {
   using detail::StateAccess;
   validate(inputs, state, outputs);
+  Index window = 0;
+  for (Index head = 0; head < state.shape().kv_heads; ++head)
+    window = std::max(window, head_options(state.options(), head).window);
+  // Before any head takes a token, in case memory runs out.
+  detail::ReferenceScratch<accumulate_t<T>> scratch(state.shape(), window);
   for (Index n = 0; n < state.shape().batch; ++n) {
     for (Index head = 0; head < state.shape().kv_heads; ++head) {
       const auto call =
           detail::head_call(inputs, std::as_const(state), outputs.o.extent(2), n, head);
       detail::ReferenceHead<T, SlotScalar> reference(
           call, StateAccess::head(state, n, head),
-          detail::head_outputs(inputs, outputs, call.group, n, head));
+          detail::head_outputs(inputs, outputs, call.group, n, head), scratch);
       for (std::int64_t position = call.begin; position < call.end; ++position) {
         reference.token(position);
         StateAccess::keep_snapshot(state, n, head, position + 1);
