@@ -18,6 +18,7 @@
 #include <nha/memory/slot_memory.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <cstdint>
 #include <type_traits>
 
@@ -76,6 +77,7 @@ NHA_INLINE void for_decode_tiles(Index queries, Index columns, F&& f) noexcept {
   constexpr int kRows = 4;
   // With 16 registers a wide tile has room for the sums of one query only.
   constexpr int kWideRows = simd::registers >= 32 ? kRows : 1;
+  assert(is_padded(columns));
   const auto sweep = [&](auto most_rows, auto vectors, Index column) {
     for (Index first = 0; first < queries; first += most_rows)
       with_count<most_rows>(std::min<Index>(most_rows, queries - first), [&](auto rows) {

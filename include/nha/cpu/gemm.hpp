@@ -14,6 +14,7 @@
 #include <nha/cpu/row_prefetcher.hpp>
 #include <nha/cpu/simd.hpp>
 
+#include <cassert>
 #include <cstdint>
 #include <type_traits>
 
@@ -207,6 +208,7 @@ NHA_NOINLINE void gemm(Index rows, Index columns, Index depth, const Left& a,
                        RowPrefetcher* prefetcher = nullptr) noexcept {
   using Tile = detail::GemmTile<T, Arch>;
   constexpr Index kWidth = Tile::vectors * simd::lanes<T, Arch>;
+  assert(is_padded(columns));
   if (rows == 0) return;
   // Tiles of nearly equal height: 16 rows are 6 + 5 + 5, not 6 + 6 + 4.
   const Index tiles = (rows + Tile::rows - 1) / Tile::rows;

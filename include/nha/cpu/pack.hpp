@@ -11,6 +11,7 @@
 #include <nha/cpu/transpose.hpp>
 
 #include <algorithm>
+#include <cassert>
 
 NHA_ISA_NAMESPACE_BEGIN
 
@@ -40,6 +41,7 @@ template <class T>
 NHA_INLINE bool all_finite(const T* row, Index count) noexcept {
   using V = simd::vec<T, simd::default_arch>;
   constexpr Index kLanes = simd::lanes<T, simd::default_arch>;
+  assert(is_padded(count));
   V zero(T{0}), other(T{0});  // 0 times what is not finite is NaN, and stays in the sum
   Index i = 0;
   for (; i + 2 * kLanes <= count; i += 2 * kLanes) {

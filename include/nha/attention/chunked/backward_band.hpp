@@ -12,6 +12,7 @@
 #include <nha/cpu/pack.hpp>
 
 #include <algorithm>
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -66,10 +67,12 @@ class BackwardBand {
 
   /// From a column on, a multiple of kRowPadding: keys and values as right operands of scores.
   cpu::RightOperand<Acc> key_panels(Index column) const noexcept {
+    assert(is_padded(column));
     const Index dim = plan_.chunks.key_dim;
     return {s_.key_panels + column * dim, dim * kRowPadding, kRowPadding};
   }
   cpu::RightOperand<Acc> value_panels(Index column, Index value_dim) const noexcept {
+    assert(is_padded(column));
     return {s_.value_panels + column * value_dim, value_dim * kRowPadding, kRowPadding};
   }
   /// From a column on: keys in rows [., padded(key_dim)], as the right operand of d_queries.

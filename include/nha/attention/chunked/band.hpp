@@ -8,6 +8,7 @@
 #include <nha/cpu/gemm.hpp>
 #include <nha/cpu/pack.hpp>
 
+#include <cassert>
 #include <cstddef>
 #include <cstdint>
 #include <cstring>
@@ -73,6 +74,7 @@ class PackedBand {
 
   /// The keys from a column on, a multiple of kRowPadding, as the right operand of scores.
   cpu::RightOperand<Acc> keys(Index column) const noexcept {
+    assert(is_padded(column));
     return {keys_ + column * plan_->key_dim, plan_->key_dim * kRowPadding, kRowPadding};
   }
   /// The values from a column on, as the right operand of weighted sums.
