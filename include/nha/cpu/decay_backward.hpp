@@ -78,14 +78,16 @@ class DecayGradientsTile {
                       const std::array<SlotReading<T>, Readings>& readings) noexcept {
     constexpr int kReadings = static_cast<int>(Readings);
     V weight[kReadings][Vectors], of_older[Vectors];
-    const T* pairs[kReadings];
+    const T *pairs[kReadings], *starts[kReadings];
     NHA_UNROLL
     for (int r = 0; r < kReadings; ++r) {
-      pairs[r] = readings[r].pairs + row * readings[r].pair_stride;
+      const SlotReading<T>& reading = readings[static_cast<std::size_t>(r)];
+      pairs[r] = reading.pairs + row * reading.pair_stride;
+      starts[r] = reading.start + row * reading.start_stride + slot_;
       NHA_UNROLL
       for (int v = 0; v < Vectors; ++v)
-        weight[r][v] = simd::load<V>(readings[r].weights + row * readings[r].weight_stride + slot_ +
-                                     v * kLanes);
+        weight[r][v] =
+            simd::load<V>(reading.weights + row * reading.weight_stride + slot_ + v * kLanes);
     }
     NHA_UNROLL
     for (int v = 0; v < Vectors; ++v) {
@@ -116,10 +118,7 @@ class DecayGradientsTile {
     for (int v = 0; v < Vectors; ++v) {
       NHA_UNROLL
       for (int r = 0; r < kReadings; ++r)
-        of_start_[v] = simd::fma(
-            weight[r][v],
-            simd::load<V>(readings[r].start + row * readings[r].start_stride + slot_ + v * kLanes),
-            of_start_[v]);
+        of_start_[v] = simd::fma(weight[r][v], simd::load<V>(starts[r] + v * kLanes), of_start_[v]);
       if constexpr (Last)
         simd::store(d_log_retention_ + token * gates_.stride + slot_ + v * kLanes,
                     V(of_older[v] + of_start_[v]));
