@@ -89,12 +89,12 @@ inline DefinitionRun run_definition(const nha::AttentionInputs<double>& in,
         out.slot_share(row, first + t, query_head) = results.slot_share(t);
       }
       const auto place = [&](const auto& from, auto& to) {
-        std::copy(from.values().begin(), from.values().end(), &to(n, head, 0, 0));
+        std::copy(from.values().begin(), from.values().end(), to.view()[n][head].data());
       };
       place(results.slots.key, out.slot_k);
       place(results.slots.value, out.slot_v);
       std::copy(results.slots.mass.values().begin(), results.slots.mass.values().end(),
-                &out.mass(n, head, 0));
+                out.mass.view()[n][head].data());
     }
   }
   return out;
