@@ -236,7 +236,7 @@ NHA_INLINE T reduce_max(const xsimd::batch<T, A>& x) noexcept {
 }
 #endif
 
-#if defined(__AVX512F__)
+#if !defined(NHA_DETAIL_NO_VECTORS) && defined(__AVX512F__)
 namespace detail {
 // The sums of the lanes of each of eight, or four, 256-bit registers. In intrinsics: xsimd's
 // batches of that width have one name here and in files compiled for AVX2, and other machine code
