@@ -9,7 +9,6 @@
 namespace {
 
 TEST(TimeLimitDeathTest, EndsAProgramThatTakesLonger) {
-  testing::GTEST_FLAG(death_test_style) = "threadsafe";
   EXPECT_DEATH(
       {
         const nha_test::TimeLimit limit(std::chrono::milliseconds(20));
