@@ -136,7 +136,9 @@ class ChunkPipeline {
         pass.through(entry.chunk, entry.gates, entry.slots, after);
         head_.leave_slots(next_, after);
       } else {
-        entry.slots = newest;  // not read
+        // Read for queries that are not finite alone. By then others may have moved the call's.
+        entry.slots = s.slots[count];
+        if (call_.rule.slots_take_part(false)) entry.slots.copy_from(newest);
         head_.leave_slots(next_, newest);
       }
     }
